@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import "fmt"
+
+// The codes of problems. A code, once released, keeps its meaning: people
+// script against them and search for them.
+const (
+	badFileName     = "HH101"
+	fileTooLarge    = "HH102"
+	noObject        = "HH103"
+	notUTF8         = "HH104"
+	badCharacter    = "HH105"
+	documentLarge   = "HH106"
+	tooDeep         = "HH107"
+	badAlias        = "HH108"
+	tooManyProblems = "HH109"
+	badSyntax       = "HH110"
+	tabIndent       = "HH111"
+	badSeparator    = "HH112"
+	directive       = "HH113"
+	afterEnd        = "HH114"
+	duplicateKey    = "HH115"
+	twoReadings     = "HH116"
+	badKey          = "HH117"
+	badTag          = "HH118"
+	noJSONValue     = "HH119"
+	textNotKept     = "HH120"
+
+	notMapping     = "HH201"
+	badAPIVersion  = "HH202"
+	badKind        = "HH203"
+	noName         = "HH204"
+	badName        = "HH205"
+	nameTooLong    = "HH206"
+	badNamespace   = "HH207"
+	generatedName  = "HH208"
+	badStringMap   = "HH209"
+	isList         = "HH210"
+	serverMetadata = "HH211"
+	twiceInFile    = "HH212"
+	notOneObject   = "HH213"
+	wrongPath      = "HH214"
+
+	groupNotAllowed = "HH301"
+	kindNotAllowed  = "HH302"
+	notServed       = "HH303"
+)
+
+// A page is what is known about a code.
+type page struct {
+	title       string
+	explanation string
+	remedy      string // the hint of problems that have no better one
+}
+
+// table is the one place where codes are explained; docs/problems.md is made
+// from it.
+var table = map[string]page{
+	badFileName: {
+		"The file's name is not one of a YAML or JSON file",
+		"Only files whose names end in .yaml, .yml or .json, in lower case, are read, as kubectl does with the files of a directory.",
+		"rename it so that it ends in .yaml, .yml or .json",
+	},
+	fileTooLarge: {
+		"The file is too large",
+		"A raw file may have 16 MiB. Ten thousand objects usually need less than 4 MiB.",
+		"split it into several files",
+	},
+	noObject: {
+		"The file holds no object",
+		"The file is empty, or has only blank lines, comments and document separators.",
+		"write at least one object into it, or delete it",
+	},
+	notUTF8: {
+		"The file is not UTF-8",
+		"YAML files for Kubernetes are UTF-8. A file in UTF-16 (as some Windows programs save), in Latin-1, or a binary file is refused, because replacing what cannot be read would change values.",
+		"save it as UTF-8",
+	},
+	badCharacter: {
+		"A character that YAML does not allow, or that readers take differently",
+		"Control characters are not allowed in YAML, not even in comments. A carriage return that no line feed follows, U+0085, U+2028 and U+2029 end a line for some readers and not for others, and a byte order mark inside of a file cannot be seen.",
+		"delete the character, or write it as an escape in double quotes",
+	},
+	documentLarge: {
+		"A document is too large",
+		"The API server takes requests of up to 3 MiB; a larger document could never be applied.",
+		"split the object, or move what makes it large elsewhere",
+	},
+	tooDeep: {
+		"A document is nested too deeply",
+		"Lists and mappings may be nested 100 levels deep. No object of a fabric comes near that.",
+		"check the brackets and the indentation",
+	},
+	badAlias: {
+		"Aliases that contain themselves or expand too far",
+		"An alias (*name) stands for all that its anchor (&name) holds. Expanded, a document may have 3 MiB, as much as the API server takes. An anchor that contains its own alias has no end.",
+		"write the values out instead of using aliases",
+	},
+	tooManyProblems: {
+		"More problems than are listed",
+		"At most 1000 problems of a file are listed.",
+		"correct those that are listed first",
+	},
+	badSyntax: {
+		"The document is not YAML",
+		"The YAML parser cannot read the document. The message is the parser's own. The line is where the parser gave up, the mistake is there or somewhat above. The other documents of the file were still looked at.",
+		"check the indentation, the quotes and the colons on this line and the one above",
+	},
+	tabIndent: {
+		"A tab is used as indentation",
+		"YAML does not allow tabs where the indentation of a line counts.",
+		"indent with spaces",
+	},
+	badSeparator: {
+		"Something follows a document separator",
+		"kubectl starts a new document at each line that begins with ---, and refuses such a line when anything but a comment follows. That is also so inside of quoted text.",
+		"write --- alone on its line; put a space before a comment",
+	},
+	directive: {
+		"A YAML directive",
+		"Lines that begin with % at the start of a document (%YAML 1.2, %TAG) are directives. kubectl cannot read files with directives.",
+		"delete the line",
+	},
+	afterEnd: {
+		"Something follows the end of a document",
+		"A document ends at a line with \"...\", or where the braces that hold it close. kubectl would silently drop what follows, up to the next line with ---.",
+		"begin the next document with a line of its own that says ---",
+	},
+	duplicateKey: {
+		"A key is written twice",
+		"The same key is there twice in one mapping. kubectl would silently take the last one.",
+		"delete one of the two",
+	},
+	twoReadings: {
+		"A value that can be read in two ways",
+		"Kubernetes reads YAML 1.1, other programs read YAML 1.2, and a few unquoted values mean different things to them: yes, no, on, off, y, n are booleans to one and text to the other, dates are text to one and times to the other, and integers too large for a computer's number lose digits. JSON has its own rules for some numbers and escapes. The message shows both readings.",
+		"put the value in quotes if text is meant, else write it in a way that has one meaning (true, false, a decimal number)",
+	},
+	badKey: {
+		"A key is not read as it is written",
+		"Keys in Kubernetes are text. A key that YAML takes for something else (on, 0x10, 1_000, null) would silently get another name, and a list or a mapping cannot be a key.",
+		"put the key in quotes",
+	},
+	badTag: {
+		"A tag that Kubernetes ignores, or that does not fit",
+		"Tags (!name before a value) change how some programs read a value. Kubernetes knows only YAML's own (!!str, !!int and so on) and silently ignores others.",
+		"delete the tag; put the value in quotes if text is meant",
+	},
+	noJSONValue: {
+		"A value that has no JSON",
+		"Infinity (.inf) and not-a-number (.nan) cannot be sent to the API server, which speaks JSON.",
+		"put the value in quotes if text is meant",
+	},
+	textNotKept: {
+		"The text cannot be kept as it is",
+		"The managed file keeps the author's own text, with the comments in front of the object moved behind its first line. Here the moved text would not be read as the same values, so nothing is written.",
+		"move the comments in front of the object to another place",
+	},
+
+	notMapping: {
+		"The document is not an object",
+		"An object of Kubernetes is a mapping with apiVersion, kind and metadata. This document is text, a number, a list or null.",
+		"write an object, or delete the document",
+	},
+	badAPIVersion: {
+		"apiVersion is missing or not one",
+		"apiVersion is text: the API group, a slash and the version, as in wiring.githedgehog.com/v1beta1.",
+		"write apiVersion: with the group and the version",
+	},
+	badKind: {
+		"kind is missing or not one",
+		"kind is text: the object's kind, as in Switch.",
+		"write kind: with the object's kind",
+	},
+	noName: {
+		"metadata.name is missing or not text",
+		"Each object has a name, as text. Numbers, true and false must be in quotes.",
+		"write name: below metadata:, with the name as text (in quotes where it is a number)",
+	},
+	badName: {
+		"metadata.name is not a valid name",
+		"A name is up to 253 lower case letters, digits, - and . (a DNS subdomain, RFC 1123), where each part between dots begins and ends with a letter or digit.",
+		"choose a name of lower case letters, digits, - and .",
+	},
+	nameTooLong: {
+		"The name is too long for a file",
+		"The managed file is called after the object, and file names have at most 255 bytes: a name has at most 250.",
+		"choose a name of at most 250 characters",
+	},
+	badNamespace: {
+		"metadata.namespace is not a valid namespace",
+		"A namespace is text of up to 63 lower case letters, digits and - (a DNS label, RFC 1123).",
+		"correct the namespace, or leave it out for the fabric's own",
+	},
+	generatedName: {
+		"generateName is used",
+		"With generateName each apply would create one more object. Objects in git have names.",
+		"write name: instead of generateName:",
+	},
+	badStringMap: {
+		"A label or annotation is not text",
+		"The values of labels and annotations are text. Numbers, true and false must be in quotes.",
+		"put the value in quotes",
+	},
+	isList: {
+		"A list of objects",
+		"A List holds other objects. Each object gets a managed file of its own, so each is written as a document of its own.",
+		"write each of the items as a document, with --- between them",
+	},
+	serverMetadata: {
+		"Metadata that only the API server sets",
+		"resourceVersion, uid and managedFields come from an object that was read from a cluster. Applied again they are refused or cause conflicts.",
+		"delete the line",
+	},
+	twiceInFile: {
+		"The same object is written twice in the file, with different content",
+		"Within one file there is no saying which of the two is meant. (Across files the last one wins.)",
+		"keep one of the two",
+	},
+	notOneObject: {
+		"A managed file does not hold exactly one object",
+		"Each managed file holds one object.",
+		"leave one object in it; put others into raw/",
+	},
+	wrongPath: {
+		"A managed file lies at the wrong path",
+		"The path of a managed file follows from its object: managed/<plural>/<name>.yaml, or managed/<plural>/<namespace>/<name>.yaml outside of the fabric's own namespace.",
+		"move the file, or put it into raw/ and delete it here",
+	},
+
+	groupNotAllowed: {
+		"The API group is not allowed",
+		"A fabric accepts the kinds that its configuration names; by default those of Hedgehog's groups wiring, vpc and gateway.githedgehog.com.",
+		"use one of the allowed groups, or allow this one in the configuration",
+	},
+	kindNotAllowed: {
+		"The kind is not allowed",
+		"The API group is allowed, but not this kind of it. Kinds are written in CamelCase and in the singular, as in VPCAttachment.",
+		"use one of the allowed kinds",
+	},
+	notServed: {
+		"The version is not served",
+		"The kind is known, but not in this version of its API. Older versions (such as v1alpha2) had other fields; changing only the version may not be enough.",
+		"rewrite the object for the version that is served",
+	},
+}
+
+// Explain returns a short page about a code, for a person at a terminal, and
+// whether there is such a code.
+func Explain(code string) (string, bool) {
+	p, ok := table[code]
+	if !ok {
+		return "", false
+	}
+	return fmt.Sprintf("%s: %s\n\n%s\n\nWhat to do: %s.\n", code, p.title, p.explanation, p.remedy), true
+}

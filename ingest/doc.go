@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ingest turns the bytes of raw YAML files into a plan: which managed
+// files to write, which raw files to reject, and why.
+//
+// The package is pure. It reads no clock, no git, no network and no file
+// system: the same bytes give the same plan on every host and at any time.
+// That is what makes it safe to throw a plan away and make it anew on top of
+// another commit, and what lets a pre-commit hook give the very verdict that
+// the daemon will give.
+//
+// # One file, one verdict
+//
+// [Policy.Read] takes one raw file and returns a [Verdict]. The file is the
+// unit: either every document in it is good and it yields one [Object] per
+// document, or it is rejected and yields problems. Every problem is reported,
+// not just the first one. A [Problem] has a stable code (HH1xx: not readable,
+// HH2xx: not a good object, HH3xx: not allowed here), a place and what to do;
+// [Explain] has a page for each code, and [Reason] renders a verdict as the
+// text that lies beside a rejected file.
+//
+// # The same reading as Kubernetes
+//
+// What is stored and applied is exactly what "kubectl apply -f" reads from the
+// same bytes. kubectl cuts a file into documents at lines that begin with
+// "---", before any YAML parser sees it, and reads each document as YAML 1.1
+// (sigs.k8s.io/yaml). Other programs that will meet the managed file read
+// YAML 1.2 (gopkg.in/yaml.v3, yq, editors). So each document is read by both,
+// and where the two do not give the same values, or where one of them would
+// silently drop or join documents, the file is rejected and the problem shows
+// both readings. The decisions, one by one:
+//
+//   - "---", alone or with a comment: cuts. The comment moves to the object.
+//     "--- value", "----", "---#c": refused (HH112), as kubectl does.
+//   - "...": ends the document. kubectl drops what follows it, without a word,
+//     up to the next "---": refused (HH114), except blank lines and comments.
+//   - "%YAML" and other directives: refused (HH113), kubectl cannot read them.
+//   - A byte order mark at the start of the file and CRLF line ends are read
+//     and normalised away, as kubectl does. A byte order mark elsewhere, a
+//     carriage return of its own, and U+0085, U+2028 and U+2029 (line ends in
+//     YAML 1.1, not in 1.2 or in JSON) are refused (HH105), as are control
+//     characters. What is not UTF-8 is refused (HH104); kubectl would replace
+//     bytes.
+//   - A document of blank lines and comments is skipped, as kubectl does; its
+//     comments go to the object that follows. An explicit null is refused
+//     (HH201).
+//   - JSON, and a stream that begins with a JSON object, is read by kubectl
+//     with a JSON decoder: it is read a third time with that. JSON objects one
+//     after the other without "---" are refused (HH114).
+//   - Duplicate keys are refused (HH115); kubectl takes the last one.
+//   - yes, no, on, off, y, n, times, dates and whatever else YAML 1.1 and 1.2
+//     take for different values are refused (HH116), and so are integers that
+//     neither int64 nor a float64 holds exactly. Octal (0755), hexadecimal and
+//     1_000 mean the same to both and are allowed.
+//   - Keys that Kubernetes does not read as they are written (on, 0x10, null,
+//     lists) are refused (HH117); 1 and true are allowed as keys.
+//   - Tags that are not YAML's own are refused (HH118): Kubernetes ignores
+//     them. .inf and .nan have no JSON (HH119).
+//   - Anchors, aliases and merge keys are allowed where both readers agree on
+//     what they expand to, and up to a bound (HH108).
+//
+// # The author's text
+//
+// The managed file is the document's own text: comments, key order, quoting
+// and block styles are kept. Only what a stable file and the readers of
+// Hedgehog need is normalised: no byte order mark, LF line ends, no "---" or
+// "...", no blank lines at the end and one final newline. A managed file
+// starts with its object, because Hedgehog's own reader takes comments in
+// front of it for an (invalid) object of their own: comment lines that stand
+// there move behind the first line where that is a whole entry (apiVersion
+// usually is), else to the end. Normalising twice gives the same bytes, and no
+// text is returned before it was read again and gave the same values (HH120).
+package ingest

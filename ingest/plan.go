@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Outcome is what a document does to its managed file.
+type Outcome string
+
+const (
+	Created   Outcome = "created"   // there was no managed file
+	Updated   Outcome = "updated"   // its text changes
+	Unchanged Outcome = "unchanged" // it has that very text
+)
+
+// Step is what one file of a batch does.
+type Step struct {
+	Verdict
+
+	// Outcomes has one outcome for each object, against the managed files as
+	// the files before this one, and the documents before that one, left them.
+	Outcomes []Outcome
+}
+
+// Plan is what a batch of raw files comes to.
+type Plan struct {
+	Files []Step // in the order of the batch
+
+	// Writes are the managed files to write: path below the fabric's
+	// directory to content. It is the net result of the batch, an object that
+	// was changed and changed back is not in it.
+	Writes map[string][]byte
+}
+
+// Plan reads files in the order in which they arrived and says what they come
+// to: the last word on an object wins. It asks managed at most once for each
+// path (see [Object]) for the managed file that is there; an error of that is
+// returned, with the path. The same files and managed files give the same
+// plan.
+func (p Policy) Plan(files []File, managed func(path string) (data []byte, exists bool, err error)) (Plan, error) {
+	type state struct {
+		before, now     []byte
+		existed, exists bool
+	}
+	states := make(map[string]*state)
+	plan := Plan{Files: make([]Step, 0, len(files)), Writes: make(map[string][]byte)}
+	for _, f := range files {
+		step := Step{Verdict: p.Read(f)}
+		for _, o := range step.Objects {
+			s := states[o.Path]
+			if s == nil {
+				data, exists, err := managed(o.Path)
+				if err != nil {
+					return Plan{}, fmt.Errorf("reading %s: %w", o.Path, err)
+				}
+				s = &state{before: data, now: data, existed: exists, exists: exists}
+				states[o.Path] = s
+			}
+			outcome := Updated
+			switch {
+			case !s.exists:
+				outcome = Created
+			case bytes.Equal(s.now, o.Text):
+				outcome = Unchanged
+			}
+			step.Outcomes = append(step.Outcomes, outcome)
+			s.now, s.exists = o.Text, true
+		}
+		plan.Files = append(plan.Files, step)
+	}
+	for path, s := range states {
+		if !s.existed || !bytes.Equal(s.before, s.now) {
+			plan.Writes[path] = s.now
+		}
+	}
+	return plan, nil
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Problem is one reason to reject a file.
+type Problem struct {
+	File     string // the path that was given to Read
+	Document int    // which of the file's documents, from 1; 0: the file as a whole
+	Line     int    // from 1, in the file; 0: no one line
+	Column   int    // from 1, in characters; 0: not known
+	Code     string // stable, like HH203; see Explain
+	Message  string // what is wrong, in one line
+	Hint     string // what to do, in one line
+}
+
+// String returns the problem in one line: where, what, and what to do.
+func (p Problem) String() string {
+	where := p.where()
+	if where != "" {
+		where += ": "
+	}
+	return fmt.Sprintf("%s: %s%s %s: %s", printable(p.File), where, p.Code, p.Message, p.Hint)
+}
+
+func (p Problem) where() string {
+	var parts []string
+	if p.Document > 0 {
+		parts = append(parts, "document "+strconv.Itoa(p.Document))
+	}
+	if p.Line > 0 {
+		parts = append(parts, "line "+strconv.Itoa(p.Line))
+	}
+	if p.Column > 0 {
+		parts = append(parts, "column "+strconv.Itoa(p.Column))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// maxProblems bounds how many problems of one file are listed, and with that
+// the size of its reason file.
+const maxProblems = 1000
+
+// problems collects what is wrong with one file.
+type problems struct {
+	file string
+	list []Problem
+	more bool // there are more than are listed
+}
+
+func (ps *problems) add(p Problem) {
+	if len(ps.list) == maxProblems {
+		ps.more = true
+		return
+	}
+	p.File = ps.file
+	if p.Hint == "" {
+		p.Hint = table[p.Code].remedy
+	}
+	ps.list = append(ps.list, p)
+}
+
+// inOrder returns the problems as they stand in the file.
+func (ps *problems) inOrder() []Problem {
+	slices.SortStableFunc(ps.list, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	if ps.more {
+		ps.list = append(ps.list, Problem{File: ps.file, Code: tooManyProblems,
+			Message: fmt.Sprintf("the file has more problems than the %d that are listed", maxProblems),
+			Hint:    table[tooManyProblems].remedy})
+	}
+	return ps.list
+}
+
+// Reason returns the text that explains a rejected file to the person who
+// wrote it: every problem with its place, its code and what to do. The same
+// verdict gives the same bytes; they name no time and no host. It is empty for
+// a verdict without problems.
+func Reason(v Verdict) []byte {
+	if len(v.Problems) == 0 {
+		return nil
+	}
+	var b bytes.Buffer
+	count := "1 problem"
+	if n := len(v.Problems); n > 1 {
+		count = strconv.Itoa(n) + " problems"
+	}
+	fmt.Fprintf(&b, "%s was not taken in: %s.\n", printable(v.File), count)
+	b.WriteString("Nothing of the file was used. Correct it and put it into raw/ again.\n")
+	for _, p := range v.Problems {
+		where := p.where()
+		if where == "" {
+			where = "the file"
+		}
+		fmt.Fprintf(&b, "\n%s\n  %s: %s\n  what to do: %s\n", where, p.Code, p.Message, p.Hint)
+	}
+	fmt.Fprintf(&b, "\n\"hhwatchd explain %s\" says more about a code.\n", v.Problems[0].Code)
+	return b.Bytes()
+}
+
+// clip quotes text from a file for a message: in one line, printable, and not
+// longer than is good for one.
+func clip(s string) string {
+	const most = 60
+	if utf8.RuneCountInString(s) > most {
+		return strconv.Quote(string([]rune(s)[:most])) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// printable returns a path as it is, or quoted when it would upset a terminal
+// or a line.
+func printable(path string) string {
+	for _, r := range path {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return strconv.Quote(path)
+		}
+	}
+	return path
+}

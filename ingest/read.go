@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+	kjson "sigs.k8s.io/json"
+	kyaml "sigs.k8s.io/yaml"
+)
+
+// File is one raw file.
+type File struct {
+	Path string // slash-separated, below raw/
+	Data []byte
+
+	// Size is the file's size in bytes where Data was not read because there
+	// is more than [MaxFile] of it.
+	Size int64
+}
+
+// Verdict is what became of one file: objects, or problems.
+type Verdict struct {
+	File     string // its path
+	Objects  []Object
+	Problems []Problem // any: the whole file is rejected, and Objects is empty
+}
+
+// Read decides on one file.
+func (p Policy) Read(f File) Verdict {
+	ps := &problems{file: f.Path}
+	objects := p.read(f, ps)
+	if len(ps.list) > 0 {
+		return Verdict{File: f.Path, Problems: ps.inOrder()}
+	}
+	return Verdict{File: f.Path, Objects: objects}
+}
+
+// ReadManaged reads a managed file: exactly one object, at the path (below the
+// fabric's directory, as in [Object]) that its identity gives. Its text need
+// not be normalised, people edit managed files too; the object's is.
+func (p Policy) ReadManaged(path string, data []byte) (Object, []Problem) {
+	v := p.Read(File{Path: path, Data: data})
+	if len(v.Problems) > 0 {
+		return Object{}, v.Problems
+	}
+	ps := &problems{file: path}
+	if n := len(v.Objects); n != 1 {
+		ps.add(Problem{Document: 2, Line: v.Objects[1].Line, Code: notOneObject,
+			Message: fmt.Sprintf("the file holds %d objects", n)})
+		return Object{}, ps.list
+	}
+	o := v.Objects[0]
+	if o.Path != path {
+		ps.add(Problem{Document: 1, Line: o.Line, Code: wrongPath,
+			Message: fmt.Sprintf("%s belongs at %s", o.ID, o.Path)})
+		return Object{}, ps.list
+	}
+	return o, nil
+}
+
+func (p Policy) read(f File, ps *problems) []Object {
+	if !hasYAMLName(f.Path) {
+		ps.add(Problem{Code: badFileName, Message: "the file's name does not end in .yaml, .yml or .json"})
+		return nil
+	}
+	if size := max(f.Size, int64(len(f.Data))); size > MaxFile {
+		ps.add(Problem{Code: fileTooLarge,
+			Message: fmt.Sprintf("the file has %d bytes, the most is %d", size, MaxFile)})
+		return nil
+	}
+	docs := documents(f.Data, ps)
+	objects := make([]Object, 0, len(docs))
+	at := make(map[string]int, len(docs)) // managed path → index in objects
+	for _, doc := range docs {
+		o, ok := p.readDocument(doc, ps)
+		if !ok {
+			continue
+		}
+		if i, twice := at[o.Path]; twice && !bytes.Equal(objects[i].Text, o.Text) {
+			ps.add(Problem{Document: doc.number, Line: doc.line, Code: twiceInFile,
+				Message: fmt.Sprintf("%s is written twice with different content, first in document %d, line %d", o.ID, objects[i].Document, objects[i].Line)})
+		} else if !twice {
+			at[o.Path] = len(objects)
+		}
+		objects = append(objects, o)
+	}
+	if len(docs) == 0 && len(ps.list) == 0 {
+		ps.add(Problem{Code: noObject, Message: "the file holds no object"})
+	}
+	return objects
+}
+
+// documents cuts a file into documents, of which the reader can take each on
+// its own.
+func documents(data []byte, ps *problems) []document {
+	// kubectl decodes UTF-16 by its byte order mark and replaces what is not
+	// UTF-8; neither leaves what the file's bytes say in git.
+	if !utf8.Valid(data) {
+		ps.add(notUTF8At(data))
+		return nil
+	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if bytes.IndexByte(data, '\r') >= 0 {
+		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	}
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		// kubectl ends the last line too. It matters to block scalars.
+		data = append(bytes.Clone(data), '\n')
+	}
+	docs := split(data, ps)
+	if hasSuspects(data) {
+		badCharacters(data, docs, ps)
+	}
+	return docs
+}
+
+func hasYAMLName(path string) bool {
+	return strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, ".yml") || strings.HasSuffix(path, ".json")
+}
+
+func notUTF8At(data []byte) Problem {
+	p := Problem{Code: notUTF8, Line: 1, Column: 1}
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		p.Message = "the file is UTF-16"
+		return p
+	}
+	for {
+		r, size := utf8.DecodeRune(data)
+		if r == utf8.RuneError && size <= 1 {
+			p.Message = fmt.Sprintf("the byte 0x%02x is not UTF-8", data[0])
+			return p
+		}
+		if r == '\n' {
+			p.Line, p.Column = p.Line+1, 0
+		}
+		p.Column++
+		data = data[size:]
+	}
+}
+
+// readDocument reads one document to its managed text and its values. It
+// reports whether there is an object; problems that were found beside it are
+// in ps.
+func (p Policy) readDocument(doc document, ps *problems) (Object, bool) {
+	r := &reader{doc: doc, problems: ps}
+	root, value := r.read()
+	if value == nil {
+		return Object{}, false
+	}
+	o, ok := p.identify(r, root, value)
+	if !ok || r.found > 0 {
+		return Object{}, false
+	}
+	text, ok := normalise(doc, root, value)
+	if !ok {
+		r.report(root, Problem{Code: textNotKept, Message: "moving the comments would change the object's values"})
+		return Object{}, false
+	}
+	o.Document, o.Line, o.Text = doc.number, doc.line, text
+	o.fillNamespace()
+	return o, true
+}
+
+// reader reads one document in both ways and reports where they differ.
+type reader struct {
+	doc      document
+	problems *problems
+	found    int // problems of this document
+}
+
+// report adds a problem of this document, at a node of it.
+func (r *reader) report(n *yaml.Node, p Problem) {
+	p.Line, p.Column = r.doc.line, 0
+	if n != nil && n.Line > 0 {
+		p.Line, p.Column = r.doc.line+n.Line-1, n.Column
+	}
+	r.reportHere(p)
+}
+
+func (r *reader) reportHere(p Problem) {
+	p.Document = r.doc.number
+	p.Line = min(p.Line, r.doc.end) // parsers give up behind it, too
+	r.found++
+	r.problems.add(p)
+}
+
+// read returns the document as YAML 1.2 nodes and as Kubernetes reads it. The
+// value is nil where the document cannot be read at all, or is no mapping.
+func (r *reader) read() (*yaml.Node, map[string]any) {
+	switch body := r.doc.body; {
+	case r.doc.unreadable:
+		return nil, nil
+	case len(body) > maxDocument:
+		r.report(nil, Problem{Code: documentLarge,
+			Message: fmt.Sprintf("the document has %d bytes, the most is %d", len(body), maxDocument)})
+		return nil, nil
+	case body[0] == '%':
+		r.report(nil, Problem{Code: directive, Message: "the document begins with a directive"})
+		return nil, nil
+	}
+	root, err := parseNodes(r.doc.body)
+	if err != nil {
+		r.syntax(err)
+		return nil, nil
+	}
+	c := checker{reader: r}
+	c.check(root, 0)
+	if c.aliases && !c.stop {
+		c.sizes = make(map[*yaml.Node]int)
+		if c.expandedSize(root) > maxDocument {
+			c.stop = true
+			r.report(root, Problem{Code: badAlias,
+				Message: fmt.Sprintf("with its aliases expanded, the document has more than %d bytes", maxDocument)})
+		}
+	}
+	if c.stop {
+		return nil, nil
+	}
+
+	value, err := readKubernetes(r.doc.body)
+	if err != nil {
+		if r.found == 0 {
+			r.unreadable(err)
+		}
+		return nil, nil
+	}
+	if r.found == 0 {
+		r.compare(root, value, nil)
+		r.compareJSON(value)
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		r.report(root, Problem{Code: notMapping, Message: "the document is " + typeOf(value) + ", not an object"})
+		return nil, nil
+	}
+	return root, object
+}
+
+// moreError says that a document ends on its own and that something follows,
+// which kubectl would drop.
+type moreError struct {
+	line int // where it begins, from 1
+}
+
+func (e *moreError) Error() string {
+	return "the document goes on behind its end"
+}
+
+// parseNodes reads a document with gopkg.in/yaml.v3.
+func parseNodes(body []byte) (root *yaml.Node, err error) {
+	defer recoverParser(&err)
+	dec := yaml.NewDecoder(bytes.NewReader(body))
+	var n yaml.Node
+	if err := dec.Decode(&n); err != nil {
+		return nil, err
+	}
+	var more yaml.Node
+	switch err := dec.Decode(&more); {
+	case err == nil:
+		return nil, &moreError{more.Line}
+	case err != io.EOF:
+		_, line := parserMessage(err)
+		return nil, &moreError{max(line, 1)}
+	}
+	return n.Content[0], nil
+}
+
+// readKubernetes reads a document as kubectl does: with sigs.k8s.io/yaml to
+// JSON, and that to the types of k8s.io/apimachinery's unstructured objects,
+// in which numbers are int64 where they can be and else float64.
+func readKubernetes(body []byte) (value any, err error) {
+	defer recoverParser(&err)
+	data, err := kyaml.YAMLToJSON(body)
+	if err != nil {
+		return nil, err
+	}
+	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &value)
+	return value, err
+}
+
+// recoverParser turns a panic of a YAML parser into an error. Both parsers
+// have some that hostile input can reach ("internal error: … please report"),
+// and a file must not be able to end the daemon, again at every start.
+func recoverParser(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("yaml: the parser gave up: %v", v)
+	}
+}
+
+// reading describes a value for a message.
+func reading(v any) string {
+	switch v := v.(type) {
+	case bool:
+		return strconv.FormatBool(v) + " (a boolean)"
+	case string:
+		return clip(v) + " (text)"
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64) + " (a number)"
+	case int, int64, uint64:
+		return fmt.Sprint(v) + " (a number)"
+	}
+	return typeOf(v)
+}
+
+// typeOf describes the type of a value for a message: where its content has
+// no place, it might be secret.
+func typeOf(v any) string {
+	switch v.(type) {
+	case nil:
+		return "nothing (null)"
+	case bool:
+		return "a boolean"
+	case string:
+		return "text"
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a mapping"
+	}
+	return "a number"
+}
