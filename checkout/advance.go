@@ -1,0 +1,650 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/sys/unix"
+
+	"github.com/hhwatchd/hhwatchd/internal/durable"
+)
+
+// An Aside is a local edit that stood where git has something else.
+type Aside struct {
+	Path string // in the work tree
+	Kept string // where the edit was moved to; empty if Deleted
+	// Deleted says that the edit was a deletion: the file was restored.
+	Deleted bool
+}
+
+// Advance is the commit point: it makes everything that was written durable
+// (one syncfs(2) of the clone's file system), moves the local branch to the
+// commit to under the ref's lock, and brings the index and the work tree there
+// by the difference. It returns the local edits that it set aside, also with
+// an error.
+//
+// The branch must be where [Clone.Head] last said that it was, else the error
+// is ErrMoved and nothing is done. When Advance returns nil, or fails after
+// the branch was moved, the commit and all that it needs survive a power loss.
+//
+// It is idempotent: called again it finishes what a crash or an error left,
+// and if there is nothing to do it costs next to nothing. An *UnsafePathError
+// is returned before anything is changed.
+//
+// Files that were changed locally are set aside where the commit has something
+// else for them. Files below Options.Inputs are not: one that differs from
+// what git knows is new input and stays as it is; one that is as the index has
+// it goes and changes with git. What a person staged in the index stays staged
+// unless the commit changes that path; then it is a local edit.
+func (c *Clone) Advance(ctx context.Context, to Hash) ([]Aside, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	asides, err := c.advance(ctx, to.id())
+	if err != nil {
+		err = fmt.Errorf("advancing %s to %s: %w", c.opts.Branch, cmpOr(string(to), "nothing"), err)
+	}
+	return asides, err
+}
+
+func (c *Clone) advance(ctx context.Context, to oid) (_ []Aside, err error) {
+	head, err := c.repo.ref(branchRef(c.opts.Branch))
+	if err != nil {
+		return nil, err
+	}
+	if told := c.told.Load(); told != nil && *told != head {
+		return nil, ErrMoved
+	}
+	if to == (oid{}) {
+		if head == to {
+			return nil, nil
+		}
+		return nil, errors.New("a branch cannot become unborn")
+	}
+	if head == to && c.settled(to) {
+		return nil, nil
+	}
+	commit, err := c.repo.commit(to)
+	if err != nil {
+		return nil, err
+	}
+	j, err := c.begin(ctx, commit.TreeHash)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, j.end()) }()
+
+	// Crash before here: nothing has happened.
+	if head != to {
+		if err := c.repo.sync(); err != nil {
+			return nil, err
+		}
+		if err := c.repo.setRef(ctx, branchRef(c.opts.Branch), head, to); err != nil {
+			if errors.Is(err, errStale) {
+				err = ErrMoved
+			}
+			return nil, err
+		}
+		c.told.Store(&to)
+	}
+	// Crash from here on: the branch is at to, the index and the work tree may
+	// not be. The next Advance finds in the index what is missing; files that
+	// are in place already it recognises by their content.
+	if err := c.attach(ctx); err != nil {
+		return nil, err
+	}
+	if err := j.bringAll(ctx, func(ch change) bool { return !ch.staged || ch.wanted }); err != nil {
+		return j.asides, err
+	}
+	if err := j.finish(to); err != nil {
+		return j.asides, err
+	}
+	return j.asides, errors.Join(j.failed...)
+}
+
+// A job is one change of the index and the work tree.
+type job struct {
+	c       *Clone
+	unlock  func() error
+	ix      *index
+	changes []change
+	tree    *cacheTree // of the index that comes out
+	splices []splice
+	added   map[string]bool // paths that were not in the index
+	asides  []Aside
+	failed  []error
+}
+
+// A change is a path at which the index is not as the tree that is wanted.
+type change struct {
+	path   string
+	lo, hi int  // the entries that it has in the index
+	mode   Mode // what the tree has; 0 for nothing
+	id     oid
+	// staged says that the index is not as the commit that it was brought to:
+	// somebody staged something. Wanted then says that the tree is not as
+	// that commit, either.
+	staged, wanted bool
+}
+
+// begin locks the index and compares it with the tree.
+func (c *Clone) begin(ctx context.Context, tree oid) (*job, error) {
+	unlock, err := lock(ctx, c.indexPath())
+	if err != nil {
+		return nil, err
+	}
+	j := &job{c: c, unlock: unlock, added: make(map[string]bool)}
+	if err := j.compare(tree); err != nil {
+		return nil, errors.Join(err, unlock())
+	}
+	return j, nil
+}
+
+func (j *job) end() error {
+	j.c.work.forget()
+	return j.unlock()
+}
+
+func (c *Clone) indexPath() string { return filepath.Join(c.repo.dir, "index") }
+func (c *Clone) basePath() string  { return filepath.Join(c.repo.dir, stateDir, "worktree") }
+
+// compare reads the index and finds out what is to be changed in it.
+func (j *job) compare(tree oid) error {
+	ix, err := readIndex(j.c.indexPath())
+	fresh := errors.Is(err, errIndex)
+	if err != nil && !fresh {
+		return err
+	}
+	// An index that is damaged, or of a kind that is not understood, is built
+	// anew: what the files hold then decides.
+	j.ix = ix
+	d := differ{s: j.c.repo.store, ix: ix}
+	if j.tree, err = d.dir("", 0, ix.len(), ix.tree, tree); err != nil {
+		return err
+	}
+	j.changes = d.changes
+	if len(j.changes) == 0 || fresh {
+		return nil
+	}
+	// What the index was brought to last. Where it is something else, that was
+	// staged by a person, unless it is what HEAD has: then the person moved
+	// the branch, or switched to another one.
+	base, err := j.c.base()
+	if err != nil || ix.tree != nil && ix.tree.count >= 0 && ix.tree.id == base {
+		return nil
+	}
+	was := make(map[string]treeEntry)
+	err = j.c.repo.diff(base, tree, "", func(path string, old, new treeEntry) (bool, error) {
+		if old.mode != modeDir && new.mode != modeDir {
+			was[path] = old
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil
+	}
+	var headTree oid
+	if id, err := j.c.repo.ref("HEAD"); err == nil && id != (oid{}) {
+		if head, err := j.c.repo.commit(id); err == nil {
+			headTree = head.TreeHash
+		}
+	}
+	for i := range j.changes {
+		ch := &j.changes[i]
+		old, wanted := was[ch.path]
+		if !wanted {
+			old = treeEntry{mode: ch.mode, id: ch.id}
+		}
+		if ch.hi-ch.lo > 1 {
+			ch.staged, ch.wanted = true, true // a conflict of a merge
+			continue
+		}
+		var now treeEntry
+		if ch.hi > ch.lo {
+			now = treeEntry{mode: ix.mode(ch.lo), id: ix.id(ch.lo)}
+		}
+		if now.mode == old.mode && now.id == old.id {
+			continue
+		}
+		head, err := j.c.repo.lookup(headTree, ch.path)
+		ch.staged = err != nil || head.mode != now.mode || head.id != now.id
+		ch.wanted = wanted
+	}
+	return nil
+}
+
+// base returns the tree of the commit that index and work tree were brought
+// to last.
+func (c *Clone) base() (oid, error) {
+	data, err := os.ReadFile(c.basePath())
+	if err != nil {
+		return oid{}, err
+	}
+	id, ok := parseOID(strings.TrimSpace(string(data)))
+	if !ok {
+		return oid{}, ErrNotFound
+	}
+	commit, err := c.repo.commit(id)
+	if err != nil {
+		return oid{}, err
+	}
+	return commit.TreeHash, nil
+}
+
+// readIndex reads the index file; one that is not there is empty.
+func readIndex(path string) (*index, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &index{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, fi.Size())
+	if _, err := f.ReadAt(data, 0); err != nil {
+		return nil, err
+	}
+	ix, err := parseIndex(data)
+	if err != nil {
+		return &index{}, fmt.Errorf("%s: %w", path, err)
+	}
+	ix.mtime = uint32(fi.ModTime().Unix())
+	return ix, nil
+}
+
+// A differ compares an index with a tree, directory by directory.
+type differ struct {
+	s       *store
+	ix      *index
+	changes []change
+}
+
+// dir compares the entries from lo to hi, which are those below the directory
+// prefix (empty or with a slash at its end), with the tree id. cached is what
+// the index knows of it. It returns what there is to know once the index is
+// as the tree.
+func (d *differ) dir(prefix string, lo, hi int, cached *cacheTree, id oid) (*cacheTree, error) {
+	if cached != nil && cached.count == hi-lo && cached.id == id {
+		return cached, nil
+	}
+	entries, err := d.s.tree(id)
+	if err != nil {
+		return nil, err
+	}
+	subs := make(map[string]*cacheTree)
+	if cached != nil {
+		for _, s := range cached.subs {
+			subs[s.name] = s
+		}
+	}
+	_, name := split(strings.TrimSuffix(prefix, "/"))
+	out := &cacheTree{name: name, id: id}
+	i := lo
+	for _, e := range entries {
+		path, key := prefix+e.name, prefix+e.key()
+		// What sorts before it is not in the tree.
+		for i < hi && d.before(i, len(prefix), key) {
+			i = d.gone(i, hi)
+		}
+		end := i
+		if e.mode == modeDir {
+			if i < hi && strings.HasPrefix(string(d.ix.path(i)), key) {
+				_, end = d.ix.below(path)
+			}
+			before := len(d.changes)
+			sub, err := d.dir(key, i, end, subs[e.name], e.id)
+			if err != nil {
+				return nil, err
+			}
+			if len(d.changes) > before {
+				if why := checkName(e.name); why != "" {
+					return nil, &UnsafePathError{path, why}
+				}
+			}
+			out.subs = append(out.subs, sub)
+			out.count += sub.count
+		} else {
+			for end < hi && string(d.ix.path(end)) == path {
+				end++
+			}
+			if end-i != 1 || d.ix.stage(i) != 0 || d.ix.mode(i) != e.mode || d.ix.id(i) != e.id {
+				if why := checkName(e.name); why != "" || len(path) > maxPath {
+					return nil, &UnsafePathError{path, cmpOr(why, "it is too long")}
+				}
+				d.changes = append(d.changes, change{path: path, lo: i, hi: end, mode: e.mode, id: e.id})
+			}
+			out.count++
+		}
+		i = end
+	}
+	for i < hi {
+		i = d.gone(i, hi)
+	}
+	return out, nil
+}
+
+// before reports whether entry i lies before key in the order of the tree;
+// skip is the length of what their paths have in common.
+func (d *differ) before(i, skip int, key string) bool {
+	path := string(d.ix.path(i)[skip:])
+	key = key[skip:]
+	if j := strings.IndexByte(path, '/'); j >= 0 {
+		path = path[:j+1]
+	}
+	return path < key
+}
+
+// gone notes that the path of entry i is not in the tree, and returns the next
+// entry of another path.
+func (d *differ) gone(i, hi int) int {
+	path := string(d.ix.path(i))
+	end := i + 1
+	for end < hi && string(d.ix.path(end)) == path {
+		end++
+	}
+	d.changes = append(d.changes, change{path: path, lo: i, hi: end})
+	return end
+}
+
+// bringAll brings the changes that want chooses; the others stay as they are in
+// the index and the work tree. What is deleted goes first, so that it is not in
+// the way of what comes.
+func (j *job) bringAll(ctx context.Context, want func(change) bool) error {
+	done := 0
+	for _, deleting := range []bool{true, false} {
+		for _, ch := range j.changes {
+			if (ch.mode == 0) != deleting {
+				continue
+			}
+			if want(ch) {
+				if err := j.bring(ctx, ch); err != nil {
+					return err
+				}
+			} else {
+				j.tree.invalidate(ch.path)
+			}
+			if done++; done%256 == 0 || done == len(j.changes) {
+				j.c.progress("checkout", done, len(j.changes))
+			}
+		}
+	}
+	return nil
+}
+
+// bring changes one path of the work tree and notes what becomes of its entry
+// in the index. A path that fails is noted, too, and the others go on.
+func (j *job) bring(ctx context.Context, ch change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var entry *indexEntry
+	var err error
+	for range 10 {
+		if entry, err = j.place(ch); !errors.Is(err, errChanged) {
+			break
+		}
+	}
+	if err != nil {
+		j.tree.invalidate(ch.path)
+		if len(j.failed) < 10 {
+			j.failed = append(j.failed, fmt.Errorf("%s in the work tree: %w", ch.path, err))
+		}
+		return nil
+	}
+	if ch.lo == ch.hi && entry != nil {
+		j.added[ch.path] = true
+	}
+	j.splices = append(j.splices, splice{ch.lo, ch.hi, entry})
+	return nil
+}
+
+// place does the work of bring. errChanged says that the path changed while
+// it was looked at.
+func (j *job) place(ch change) (*indexEntry, error) {
+	w, ix := j.c.work, j.ix
+	input := j.c.isInput(ch.path)
+	has := ch.hi-ch.lo == 1 && ix.stage(ch.lo) == 0
+	entry := &indexEntry{path: ch.path, mode: ch.mode, id: ch.id}
+	if has && ix.extendedFlags(ch.lo)&extSkip != 0 {
+		// The person does not want it in the work tree.
+		entry.extended = extSkip
+		if ch.mode == 0 {
+			entry = nil
+		}
+		return entry, nil
+	}
+	if ch.mode == ModeModule {
+		st, err := w.mkdir(ch.path, j.clear)
+		entry.stat = st
+		return entry, err
+	}
+	st, exists, err := w.lstat(ch.path)
+	if err != nil {
+		return nil, err
+	}
+	isDir := exists && fileMode(st) == modeDir
+
+	// Is what is there just what git knows?
+	clean := false
+	if exists && !isDir {
+		if has && !ch.staged && ix.unchanged(ch.lo, st) {
+			clean = true
+		} else {
+			id, err := w.hash(ch.path)
+			if err != nil {
+				return nil, err
+			}
+			if ch.mode != 0 && id == ch.id && fileMode(st) == ch.mode {
+				entry.stat = st
+				return entry, nil
+			}
+			clean = id == ch.id || has && !ch.staged && id == ix.id(ch.lo)
+		}
+	}
+
+	if ch.mode == 0 {
+		switch {
+		case !exists:
+		case isDir:
+			// A submodule that was never filled goes; anything else has come
+			// into the place of the file, and is nobody's business here.
+			if has && ix.mode(ch.lo) == ModeModule {
+				w.prune(ch.path, j.c.coversInput)
+			}
+			return nil, nil
+		case clean:
+			if err := w.take(ch.path, &st, input); err != nil {
+				return nil, err
+			}
+		case input:
+			return nil, nil
+		default:
+			if err := j.setAside(ch.path); err != nil {
+				return nil, err
+			}
+		}
+		dir, _ := split(ch.path)
+		w.prune(dir, j.c.coversInput)
+		return nil, nil
+	}
+
+	data, err := j.c.repo.typed(ch.id, plumbing.BlobObject)
+	if err != nil {
+		return nil, err
+	}
+	var old *fileStat
+	switch {
+	case clean:
+		old = &st
+	case !exists:
+		if has && !input {
+			j.asides = append(j.asides, Aside{Path: ch.path, Deleted: true})
+		}
+	case input:
+		// New input in the place of a tracked file: what git shows for the
+		// path is that it was modified, and so it was.
+		return entry, nil
+	default:
+		if err := j.clear(ch.path); err != nil {
+			return nil, err
+		}
+	}
+	clear := j.clear
+	if input {
+		clear = func(path string) error { return fmt.Errorf("%s is not a directory: %w", path, errInput) }
+	}
+	entry.stat, err = w.put(ch.path, ch.mode, data, old, input, clear)
+	if errors.Is(err, errInput) {
+		entry.stat, err = fileStat{}, nil
+	}
+	return entry, err
+}
+
+// errInput says that a raw directory is not a directory, but maybe a link to
+// one elsewhere: nothing is written there.
+var errInput = errors.New("left alone")
+
+// clear makes room at path: an empty directory is removed, everything else set
+// aside.
+func (j *job) clear(path string) error {
+	w := j.c.work
+	if j.c.coversInput(path) {
+		return fmt.Errorf("%s is in the way, and holds input", path)
+	}
+	w.forget()
+	dir, name := split(path)
+	if fd, err := w.walk(dir, nil); err == nil {
+		err = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+		unix.Close(fd)
+		if err == nil {
+			return nil
+		}
+	}
+	return j.setAside(path)
+}
+
+func (j *job) setAside(path string) error {
+	kept, err := j.c.work.setAside(path)
+	if err != nil {
+		return err
+	}
+	j.asides = append(j.asides, Aside{Path: path, Kept: kept})
+	return nil
+}
+
+// finish writes the index. to is the commit that index and work tree are at
+// then; the zero oid if they are not at one.
+func (j *job) finish(to oid) error {
+	c := j.c
+	if len(j.splices) > 0 || j.ix.tree != j.tree {
+		slices.SortStableFunc(j.splices, func(a, b splice) int {
+			if a.lo != b.lo {
+				return a.lo - b.lo
+			}
+			return a.hi - b.hi // what is put in before an entry comes first
+		})
+		j.ix.smudge()
+		if err := c.writeIndex(j); err != nil {
+			return err
+		}
+	}
+	if to == (oid{}) || len(j.failed) > 0 {
+		return nil
+	}
+	// Neither this nor the index is flushed. A power loss can take either
+	// back, or cut it off; then files are compared by their content.
+	name := c.basePath()
+	if err := os.WriteFile(name+".tmp", []byte(to.String()+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".tmp", name); err != nil {
+		return err
+	}
+	c.settle(to)
+	return nil
+}
+
+func (c *Clone) writeIndex(j *job) error {
+	tmp := filepath.Join(c.repo.dir, stateDir, "index.tmp")
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	err = j.ix.write(f, j.splices, j.tree)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(tmp, c.indexPath())
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("writing the index: %w", err)
+	}
+	return nil
+}
+
+// settle notes that the index and the work tree are at the commit to, and
+// settled whether they still are, as far as the index file tells.
+func (c *Clone) settle(to oid) {
+	c.at, c.atIndex = to, fileStat{}
+	var st unix.Stat_t
+	if unix.Stat(c.indexPath(), &st) == nil {
+		c.atIndex = statOf(&st)
+	}
+}
+
+func (c *Clone) settled(to oid) bool {
+	var st unix.Stat_t
+	return c.at == to && unix.Stat(c.indexPath(), &st) == nil && c.atIndex == statOf(&st)
+}
+
+// attach makes HEAD point to the branch, if a person made it point elsewhere.
+// A commit that only HEAD was at stays reachable.
+func (c *Clone) attach(ctx context.Context) (err error) {
+	want := branchRef(c.opts.Branch)
+	head, err := c.repo.symbolic()
+	if err != nil || head == want {
+		return err
+	}
+	path := filepath.Join(c.repo.dir, "HEAD")
+	unlock, err := lock(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if head == "" {
+		if id, err := c.repo.ref("HEAD"); err == nil && c.repo.has(id) {
+			name := "refs/hhwatchd/detached/" + id.String()
+			if err := c.repo.setRef(ctx, name, oid{}, id); err != nil && !errors.Is(err, errStale) {
+				return err
+			}
+		}
+	}
+	return durable.WriteFile(path, []byte("ref: "+want+"\n"), 0o644)
+}
+
+// isInput reports whether path lies below one of the Inputs.
+func (c *Clone) isInput(path string) bool {
+	return slices.ContainsFunc(c.opts.Inputs, func(in string) bool { return below(path, in) })
+}
+
+// coversInput reports whether the directory dir is one of the Inputs, or
+// holds one. Such a directory is never removed or set aside.
+func (c *Clone) coversInput(dir string) bool {
+	return slices.ContainsFunc(c.opts.Inputs, func(in string) bool { return in == dir || below(in, dir) })
+}
+
+func below(path, dir string) bool {
+	return dir == "" || len(path) > len(dir) && path[len(dir)] == '/' && path[:len(dir)] == dir
+}

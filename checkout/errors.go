@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkout
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// Errors that callers tell apart, with errors.Is. The errors returned are
+// wrapped and say in one line what was being done, what went wrong and, where
+// it is known, what to do. They never hold a secret.
+var (
+	// ErrNotFound: the object is not in the clone.
+	ErrNotFound = errors.New("not in the clone")
+
+	// ErrNoChange: the commit would have had the tree of its parent.
+	ErrNoChange = errors.New("nothing to commit")
+
+	// ErrMoved: the local branch is not where [Clone.Head] last said that it
+	// was; somebody else moved it. Look again and start over.
+	ErrMoved = errors.New("the branch was moved by somebody else")
+
+	// ErrRaced: the remote branch is not where the last [Clone.Fetch] or
+	// [Clone.Push] left it; somebody else pushed first. Fetch and start over.
+	ErrRaced = errors.New("somebody else pushed first")
+
+	// ErrAuth: the remote did not take the credentials, or does not allow
+	// with them what was asked for.
+	ErrAuth = errors.New("the remote refused the credentials")
+
+	// ErrNoRepository: the remote has no repository under that URL, or does
+	// not show it with these credentials.
+	ErrNoRepository = errors.New("no repository there")
+
+	// ErrInUse: another process has the clone open.
+	ErrInUse = errors.New("the clone is in use by another process")
+)
+
+// A RefusedError says that the server took a push in and refused it: by a
+// hook, because the branch is protected, or because it could not store it.
+// The same push will be refused again until somebody changes something.
+type RefusedError struct {
+	// Reason is what the server said, in one line.
+	Reason string
+}
+
+func (e *RefusedError) Error() string { return "the remote refused the push: " + e.Reason }
+
+// An UnsafePathError says that a tree holds a path that must not or cannot be
+// written to a work tree, as it would lie in the .git directory or outside of
+// the work tree. Nothing of that tree is checked out.
+type UnsafePathError struct {
+	Path, Why string
+}
+
+func (e *UnsafePathError) Error() string {
+	return fmt.Sprintf("the tree holds the path %q (%s): not checked out", e.Path, e.Why)
+}
+
+// maxSaid bounds how much of what a server says is repeated.
+const maxSaid = 1 << 10
+
+// oneLine makes text of a server fit for a log: its lines in one, without
+// control characters (which may come from a terminal's colours), cut off when
+// too long.
+func oneLine(text string) string {
+	var parts []string
+	for line := range strings.Lines(strings.ReplaceAll(text, "\r", "\n")) {
+		line = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) || r == unicode.ReplacementChar {
+				return -1
+			}
+			return r
+		}, line)
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	out := strings.Join(parts, "; ")
+	if len(out) > maxSaid {
+		out = strings.ToValidUTF8(out[:maxSaid], "") + "…"
+	}
+	return out
+}

@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkout
+
+import (
+	"bytes"
+	"compress/zlib"
+	"container/list"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/sys/unix"
+)
+
+// An oid is the binary form of a Hash.
+type oid = plumbing.Hash
+
+// An object is a git object in memory. Its data is shared: nobody changes it.
+type object struct {
+	typ  plumbing.ObjectType
+	data []byte
+}
+
+// cacheSize bounds the objects that a store keeps in memory. It is there for
+// the trees and delta bases that one operation needs several times; what a
+// file holds is in the page cache anyway.
+const cacheSize = 6 << 20
+
+// maxObject is the largest object that is read into memory. It guards against
+// a header that lies; no fabric's file comes near.
+const maxObject = 1 << 30
+
+// A store is the object database of one repository (gitrepository-layout(5)):
+// loose objects and packs, below objects/ and what objects/info/alternates
+// names. Git commands may add, pack and prune objects at the same time.
+//
+// It differs from go-git's in that each object is checked against its hash
+// when it is read, that a damaged loose object is replaced when it is written
+// again, and that memory does not grow with the repository: the index of a
+// pack is mapped, not loaded.
+type store struct {
+	dirs []string // the objects directory, then the alternates
+
+	mu     sync.Mutex
+	packs  []*pack
+	listed []packDir // what packs was listed from, parallel to dirs
+	cache  objectCache
+	zr     io.ReadCloser // a zlib reader to reuse
+	zw     *zlib.Writer
+	fs     *os.File // opened to flush the file system, see sync
+}
+
+// packDir is the state of a pack directory when it was listed.
+type packDir struct {
+	mtime unix.Timespec
+	ino   uint64
+	// young says that it was listed so soon after a change that another one
+	// may have gone by without a new time.
+	young bool
+}
+
+// openStore opens the object database in the directory objects.
+func openStore(objects string) (*store, error) {
+	s := &store{dirs: []string{objects}, zw: newLooseWriter()}
+	// The file is opened now and kept, because syncfs(2) reports the errors
+	// of writing back that happened since its descriptor was opened.
+	var err error
+	if s.fs, err = os.Open(objects); err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(s.dirs) && i < 16; i++ {
+		data, err := os.ReadFile(filepath.Join(s.dirs[i], "info", "alternates"))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSuffix(line, "\n")
+			if line == "" || line[0] == '#' {
+				continue
+			}
+			if !filepath.IsAbs(line) {
+				line = filepath.Join(s.dirs[i], line)
+			}
+			s.dirs = append(s.dirs, line)
+		}
+	}
+	s.listed = make([]packDir, len(s.dirs))
+	return s, nil
+}
+
+func (s *store) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.packs {
+		p.close()
+	}
+	s.packs = nil
+	return s.fs.Close()
+}
+
+// sync makes all objects that were written durable, with everything else on
+// their file system.
+func (s *store) sync() error {
+	if err := unix.Syncfs(int(s.fs.Fd())); err != nil {
+		return &fs.PathError{Op: "syncfs", Path: s.dirs[0], Err: err}
+	}
+	return nil
+}
+
+// get returns the object id. The error is ErrNotFound if it is not there, and
+// another one if no sound copy of it can be read.
+func (s *store) get(id oid) (object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.read(id)
+}
+
+// typed returns the content of the object id of type typ.
+func (s *store) typed(id oid, typ plumbing.ObjectType) ([]byte, error) {
+	o, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	if o.typ != typ {
+		return nil, fmt.Errorf("object %s is a %s, not a %s", id, o.typ, typ)
+	}
+	return o.data, nil
+}
+
+// emptyTree is the tree without entries. git knows it without storing it.
+var emptyTree = plumbing.ComputeHash(plumbing.TreeObject, nil)
+
+// read is get for who holds mu.
+func (s *store) read(id oid) (object, error) {
+	if o, ok := s.cache.get(cacheKey{id: id}); ok {
+		return o, nil
+	}
+	if id == emptyTree {
+		return object{typ: plumbing.TreeObject}, nil
+	}
+	// A git command may move the object from a loose file into a pack, or
+	// from one pack into another, while we look: then the directory of the
+	// packs has changed, and a second look finds it.
+	var bad error
+	for range 2 {
+		for _, p := range s.packs {
+			at, ok := p.find(id)
+			if !ok {
+				continue
+			}
+			o, err := s.readPacked(p, at, 0)
+			if err == nil {
+				err = verify(id, o)
+			}
+			if err == nil {
+				s.cache.put(cacheKey{id: id}, o)
+				return o, nil
+			}
+			bad = fmt.Errorf("object %s in %s: %w", id, p.f.Name(), err)
+		}
+		for _, dir := range s.dirs {
+			o, err := s.readLoose(loosePath(dir, id))
+			if err == nil {
+				err = verify(id, o)
+			}
+			if err == nil {
+				s.cache.put(cacheKey{id: id}, o)
+				return o, nil
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				bad = fmt.Errorf("object %s: %w", id, err)
+			}
+		}
+		if changed, err := s.list(); err != nil {
+			return object{}, err
+		} else if !changed {
+			break
+		}
+	}
+	if bad != nil {
+		return object{}, bad
+	}
+	return object{}, fmt.Errorf("object %s: %w", id, ErrNotFound)
+}
+
+// has reports whether there is an object id, without reading it: it may turn
+// out to be damaged.
+func (s *store) has(id oid) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range 2 {
+		for _, p := range s.packs {
+			if _, ok := p.find(id); ok {
+				return true
+			}
+		}
+		for _, dir := range s.dirs {
+			if _, err := os.Lstat(loosePath(dir, id)); err == nil {
+				return true
+			}
+		}
+		if changed, err := s.list(); err != nil || !changed {
+			break
+		}
+	}
+	return false
+}
+
+// write stores an object and returns its id. It is not durable before sync.
+//
+// A loose object of that name is replaced, even if it looks right: after a
+// power loss it may be cut off, and a writer that trusts in its name would
+// never mend it. Only a copy in a pack that can be read is left to serve.
+func (s *store) write(typ plumbing.ObjectType, data []byte) (oid, error) {
+	id := plumbing.ComputeHash(typ, data)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.packs {
+		if at, ok := p.find(id); ok {
+			if o, err := s.readPacked(p, at, 0); err == nil && verify(id, o) == nil {
+				return id, nil
+			}
+		}
+	}
+	if err := s.writeLoose(id, object{typ, data}); err != nil {
+		return oid{}, fmt.Errorf("writing object %s: %w", id, err)
+	}
+	return id, nil
+}
+
+func (s *store) writeLoose(id oid, o object) error {
+	path := loosePath(s.dirs[0], id)
+	// The prefix is the one that git gc cleans up after a crash.
+	f, err := os.CreateTemp(filepath.Dir(path), "tmp_obj_*")
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.Mkdir(filepath.Dir(path), 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		f, err = os.CreateTemp(filepath.Dir(path), "tmp_obj_*")
+	}
+	if err != nil {
+		return err
+	}
+	s.zw.Reset(f)
+	fmt.Fprintf(s.zw, "%s %d\x00", o.typ, len(o.data))
+	s.zw.Write(o.data)
+	err = s.zw.Close() // says what went wrong before, too
+	if err == nil {
+		err = f.Chmod(0o444)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	s.cache.put(cacheKey{id: id}, o)
+	return nil
+}
+
+// newLooseWriter returns a writer with git's default for loose objects
+// (core.looseCompression in git-config(1)).
+func newLooseWriter() *zlib.Writer {
+	zw, err := zlib.NewWriterLevel(nil, zlib.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return zw
+}
+
+// readLoose reads the object in the file path.
+func (s *store) readLoose(path string) (object, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return object{}, err
+	}
+	data, err := s.inflate(bytes.NewReader(raw), -1)
+	if err != nil {
+		return object{}, err
+	}
+	return parseLoose(data)
+}
+
+// parseLoose splits an inflated loose object into its header, which is type,
+// size in bytes and NUL, and its content.
+func parseLoose(data []byte) (object, error) {
+	header, content, ok := bytes.Cut(data, []byte{0})
+	if !ok {
+		return object{}, errors.New("loose object without a header")
+	}
+	name, size, _ := strings.Cut(string(header), " ")
+	typ, err := plumbing.ParseObjectType(name)
+	if err != nil || typ.IsDelta() {
+		return object{}, fmt.Errorf("loose object of type %q", name)
+	}
+	if n, err := strconv.Atoi(size); err != nil || n != len(content) {
+		return object{}, fmt.Errorf("loose object of %d bytes claims to have %q", len(content), size)
+	}
+	return object{typ, content}, nil
+}
+
+// inflate reads one zlib stream of r to its end and checks that it holds size
+// bytes, or any number if size is negative.
+func (s *store) inflate(r io.Reader, size int64) ([]byte, error) {
+	if size > maxObject {
+		return nil, fmt.Errorf("an object of %d bytes is too large", size)
+	}
+	var err error
+	if s.zr == nil {
+		s.zr, err = zlib.NewReader(r)
+	} else {
+		err = s.zr.(zlib.Resetter).Reset(r, nil)
+	}
+	if err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	var buf bytes.Buffer
+	if size >= 0 {
+		buf.Grow(int(size) + bytes.MinRead)
+	}
+	n, err := buf.ReadFrom(io.LimitReader(s.zr, maxObject+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case n > maxObject:
+		return nil, errors.New("the object is too large")
+	case size >= 0 && n != size:
+		return nil, fmt.Errorf("%d bytes instead of %d", n, size)
+	}
+	return buf.Bytes(), nil
+}
+
+// verify checks an object that was read against its name.
+func verify(id oid, o object) error {
+	h := sha1.New()
+	fmt.Fprintf(h, "%s %d\x00", o.typ, len(o.data))
+	h.Write(o.data)
+	if got := oid(h.Sum(nil)); got != id {
+		return fmt.Errorf("damaged: its content has the hash %s", got)
+	}
+	return nil
+}
+
+func loosePath(objects string, id oid) string {
+	name := id.String()
+	return filepath.Join(objects, name[:2], name[2:])
+}
+
+// list brings the list of packs up to date, and reports whether a directory
+// of packs may have changed.
+func (s *store) list() (changed bool, err error) {
+	for i, dir := range s.dirs {
+		var st unix.Stat_t
+		if unix.Stat(filepath.Join(dir, "pack"), &st) != nil {
+			continue
+		}
+		now := packDir{st.Mtim, st.Ino, time.Since(time.Unix(st.Mtim.Unix())) < time.Second}
+		if s.listed[i] != now || now.young {
+			s.listed[i] = now
+			changed = true
+		}
+	}
+	if !changed {
+		return false, nil
+	}
+	old := make(map[string]*pack, len(s.packs))
+	for _, p := range s.packs {
+		old[p.idxName] = p
+	}
+	var packs []*pack
+	for _, dir := range s.dirs {
+		names, err := filepath.Glob(filepath.Join(dir, "pack", "pack-*.idx"))
+		if err != nil {
+			return false, err
+		}
+		for _, name := range names {
+			p := old[name]
+			if p == nil {
+				// A pack that cannot be opened serves nothing; what it should
+				// hold is then reported as missing, by name.
+				if p, err = openPack(name); err != nil {
+					continue
+				}
+			}
+			delete(old, name)
+			packs = append(packs, p)
+		}
+	}
+	for _, p := range old {
+		p.close()
+		s.cache.drop(p)
+	}
+	s.packs = packs
+	return true, nil
+}
+
+// cacheKey names an object by its id, or, as the base of a delta, by its place
+// in a pack.
+type cacheKey struct {
+	id   oid
+	pack *pack
+	at   int64
+}
+
+// objectCache keeps the objects that were used last, up to cacheSize bytes.
+type objectCache struct {
+	byKey map[cacheKey]*list.Element
+	order list.List // of *cached, the latest first
+	size  int
+}
+
+type cached struct {
+	key cacheKey
+	object
+}
+
+func (c *objectCache) get(key cacheKey) (object, bool) {
+	e, ok := c.byKey[key]
+	if !ok {
+		return object{}, false
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(*cached).object, true
+}
+
+func (c *objectCache) put(key cacheKey, o object) {
+	if len(o.data) > cacheSize/4 {
+		return
+	}
+	if _, ok := c.byKey[key]; ok {
+		return
+	}
+	if c.byKey == nil {
+		c.byKey = make(map[cacheKey]*list.Element)
+	}
+	c.byKey[key] = c.order.PushFront(&cached{key, o})
+	c.size += cachedSize(o)
+	for c.size > cacheSize {
+		c.remove(c.order.Back())
+	}
+}
+
+// drop forgets what is named by its place in p.
+func (c *objectCache) drop(p *pack) {
+	for key, e := range c.byKey {
+		if key.pack == p {
+			c.remove(e)
+		}
+	}
+}
+
+func (c *objectCache) remove(e *list.Element) {
+	k := c.order.Remove(e).(*cached)
+	delete(c.byKey, k.key)
+	c.size -= cachedSize(k.object)
+}
+
+// cachedSize is what an object costs in memory, roughly: small ones cost more
+// than their data.
+func cachedSize(o object) int { return len(o.data) + 256 }
