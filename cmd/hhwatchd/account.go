@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/ingest"
+	"github.com/hhwatchd/hhwatchd/journal"
+)
+
+// recordRefused tells the journal of the files that leave no trace in git:
+// rejected drops, and files that brought nothing new. It does so before they
+// are moved, so that a crash cannot swallow it.
+func (r *repository) recordRefused(work []planned, rep *report) error {
+	var recs []journal.Record
+	for i := range work {
+		p := &work[i]
+		for j, in := range p.inputs {
+			outcome := p.outcome(j)
+			if p.origin != journal.Dropped || outcome == journal.Ingested {
+				continue
+			}
+			rec := journal.Record{
+				Cycle: rep.Cycle, Fabric: p.fabric.cfg.Name, Step: journal.StepIngest,
+				File: &journal.File{
+					Path: p.fabric.rawPath(in.Path), Blob: string(in.blob), Origin: journal.Dropped,
+					Owner: in.author.Name, Size: int64(len(in.Data)), Outcome: outcome,
+				},
+				Problems: problems(p.plan.Files[j].Problems),
+			}
+			if outcome == journal.Rejected {
+				rec.Step = journal.StepReject
+				rec.File.Kept = path.Join(p.fabric.cfg.unmanaged(), in.Path)
+			} else {
+				rec.File.Commit, _ = r.book.inventory().Archived(p.fabric.cfg.Name, string(in.blob))
+			}
+			recs = append(recs, rec)
+		}
+	}
+	return r.record(recs...)
+}
+
+// account brings the journal from the last commit that it knows to the local
+// branch.
+//
+// What a commit did is read from the commit itself, whoever made it: this
+// host a moment ago, this host before a crash, another host, or a person. So
+// nothing is known that a restart could lose, and two hosts tell one story.
+//
+// pulled is what the remote had before this cycle pushed to it.
+func (r *repository) account(rep *report, pulled checkout.Hash) error {
+	tip, err := r.clone.Head()
+	if err != nil {
+		return err
+	}
+	up, err := r.clone.Upstream()
+	if err != nil {
+		return err
+	}
+	inv := r.book.inventory()
+	known := checkout.Hash(inv.Recorded(r.cfg.Name))
+	if known != "" {
+		_, err := r.clone.Commit(known)
+		if errors.Is(err, checkout.ErrNotFound) {
+			known = "" // it was never pushed, and went with a clone that was lost
+		} else if err != nil {
+			return err
+		}
+	}
+
+	// Fabrics whose inventory is good at the commit that is accounted for are
+	// brought forward commit by commit. The others are compared as a whole:
+	// those of a new journal, of one that was damaged, and of a repository
+	// whose history was rewritten or merged.
+	made, err := r.clone.Log(pulled, tip) // our own; the remote may have them by now
+	if err != nil {
+		return err
+	}
+	commits, linear, err := r.since(known, tip)
+	if err != nil {
+		return err
+	}
+	var recs []journal.Record
+	for _, f := range r.fabrics {
+		tree, err := r.clone.TreeHash(tip, f.cfg.managed())
+		if err != nil {
+			return err
+		}
+		before, err := r.clone.TreeHash(known, f.cfg.managed())
+		if err != nil {
+			return err
+		}
+		walk := commits
+		var did []journal.Record
+		if !linear || string(before) != inv.Tree(f.cfg.Name) {
+			walk = made
+			if did, err = r.compare(rep.Cycle, f, tip, made); err != nil {
+				return err
+			}
+		}
+		for _, c := range walk {
+			more, err := r.commitDid(rep.Cycle, f, c, nil)
+			if err != nil {
+				return err
+			}
+			did = append(did, more...)
+		}
+		if string(tree) != inv.Tree(f.cfg.Name) {
+			did = r.accountsFor(did, f, rep.Cycle, tip, tree)
+		}
+		recs = append(recs, did...)
+	}
+	recent := made
+	if linear {
+		recent = slices.DeleteFunc(slices.Clone(made), func(m checkout.Commit) bool {
+			return !slices.ContainsFunc(commits, func(c checkout.Commit) bool { return c.Hash == m.Hash })
+		})
+	}
+	if recs, err = r.accountMoves(recs, rep, known, pulled, tip, up, made, recent); err != nil {
+		return err
+	}
+	// One append: a crash leaves all of it to be said again, or nothing.
+	return r.record(recs...)
+}
+
+// since lists the commits from known to tip. It is linear if that is all that
+// there is to say of how one became the other.
+func (r *repository) since(known, tip checkout.Hash) (commits []checkout.Commit, linear bool, err error) {
+	switch {
+	case known == tip:
+		return nil, true, nil
+	case known == "" || tip == "":
+		return nil, false, nil
+	}
+	if linear, err = r.clone.IsAncestor(known, tip); err != nil || !linear {
+		return nil, false, err
+	}
+	if commits, err = r.clone.Log(known, tip); err != nil {
+		return nil, false, err
+	}
+	for _, c := range commits {
+		linear = linear && len(c.Parents) < 2
+	}
+	return commits, linear, nil
+}
+
+// accountsFor lets the last of a fabric's records say which managed tree they
+// account for.
+func (r *repository) accountsFor(recs []journal.Record, f *fabric, cycle string, tip, tree checkout.Hash) []journal.Record {
+	for i := len(recs) - 1; i >= 0; i-- {
+		if recs[i].Step != journal.StepReject {
+			recs[i].Tree = string(tree)
+			return recs
+		}
+	}
+	return append(recs, journal.Record{Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepManaged, To: string(tip), Tree: string(tree)})
+}
+
+// accountMoves puts around recs how the branch moved, here and on the remote.
+func (r *repository) accountMoves(recs []journal.Record, rep *report, known, pulled, tip, up checkout.Hash, made, recent []checkout.Commit) ([]journal.Record, error) {
+	from := checkout.Hash(r.book.inventory().Pushed(r.cfg.Name))
+	if pulled != from && pulled != "" {
+		rec := journal.Record{Cycle: rep.Cycle, Step: journal.StepPull, Branch: r.cfg.Branch, From: string(from), To: string(pulled)}
+		if from != "" {
+			commits, err := r.clone.Log(from, pulled)
+			if err != nil {
+				return nil, err
+			}
+			rec.Commits = hashes(commits)
+			if ahead, err := r.clone.IsAncestor(from, pulled); err != nil {
+				return nil, err
+			} else if !ahead {
+				rec.Note = "the branch was rewritten there; what was taken back there stays so"
+			}
+		}
+		recs = append([]journal.Record{rec}, recs...)
+		known = pulled
+	}
+	if tip != known {
+		step := journal.Record{Cycle: rep.Cycle, Step: journal.StepCommit, Branch: r.cfg.Branch, From: string(known), To: string(tip), Commits: hashes(recent)}
+		if rep.replanned != "" {
+			step.Step, step.From = journal.StepReplan, string(rep.replanned)
+		}
+		recs = append(recs, step)
+	}
+	if up != pulled {
+		recs = append(recs, journal.Record{Cycle: rep.Cycle, Step: journal.StepPush, Branch: r.cfg.Branch, From: string(pulled), To: string(up), Commits: hashes(made)})
+	}
+	return recs, nil
+}
+
+// commitDid tells what one commit did to a fabric: raw files that became
+// managed ones or were rejected, and managed files that somebody edited. only
+// restricts it to some managed paths; nil means all.
+func (r *repository) commitDid(cycle string, f *fabric, c checkout.Commit, only map[string]bool) ([]journal.Record, error) {
+	var recs []journal.Record
+	parent := first(c.Parents)
+	diff, err := r.clone.Diff(parent, c.Hash, f.cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	var raw []checkout.Diff
+	managed := map[string]checkout.Diff{} // by path in the repository
+	for _, d := range diff {
+		switch {
+		case strings.HasPrefix(d.Path, f.cfg.raw()+"/"):
+			if d.New == "" && ingest.IsInput(below(d.Path, f.cfg.raw())) {
+				raw = append(raw, d)
+			}
+		case strings.HasPrefix(d.Path, f.cfg.managed()+"/"):
+			if isManaged(d.Path) && (only == nil || only[d.Path]) {
+				managed[d.Path] = d
+			}
+		}
+	}
+	explained := map[string]bool{}
+	if stepOf(c) == stepIngest && len(raw) > 0 {
+		for _, d := range raw {
+			rec, err := r.rawBecame(cycle, f, c, parent, d, managed, only)
+			if err != nil {
+				return nil, err
+			}
+			for _, o := range rec.Objects {
+				explained[o.Path] = true
+			}
+			if only == nil || len(rec.Objects) > 0 {
+				recs = append(recs, rec)
+			}
+		}
+	}
+	edit := journal.Record{Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepManaged, To: string(c.Hash), Note: "by " + c.Author.Name}
+	for _, d := range diff {
+		if _, ok := managed[d.Path]; ok && !explained[d.Path] {
+			if o, ok := r.objectAt(f, d); ok {
+				edit.Objects = append(edit.Objects, o)
+			}
+		}
+	}
+	if len(edit.Objects) > 0 {
+		recs = append(recs, edit)
+	}
+	return recs, nil
+}
+
+// rawBecame tells what became of the raw file that commit c took out of raw/:
+// its bytes are read again by the same rules.
+func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, parent checkout.Hash, d checkout.Diff, managed map[string]checkout.Diff, only map[string]bool) (journal.Record, error) {
+	data, err := r.clone.Blob(d.Old)
+	if err != nil {
+		return journal.Record{}, err
+	}
+	brought, err := r.clone.Introduced(parent, []string{d.Path})
+	if err != nil {
+		return journal.Record{}, err
+	}
+	by := brought[d.Path]
+	rec := journal.Record{
+		Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepIngest, To: string(c.Hash),
+		File: &journal.File{
+			Path: d.Path, Blob: string(d.Old), Origin: journal.Pulled, Owner: by.Author.Name,
+			Commit: string(by.Hash), Size: int64(len(data)), Outcome: journal.Ingested,
+		},
+	}
+	if stepOf(by) == stepDrop {
+		rec.File.Origin = journal.Dropped
+	}
+	v := f.policy.Read(ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data})
+	if len(v.Problems) > 0 {
+		rec.Step = journal.StepReject
+		rec.File.Outcome = journal.Rejected
+		rec.File.Kept = path.Join(f.cfg.unmanaged(), v.File)
+		rec.Problems = problems(v.Problems)
+		return rec, nil
+	}
+	for _, o := range v.Objects {
+		p := path.Join(f.cfg.Path, o.Path)
+		if only != nil && !only[p] {
+			continue
+		}
+		now, _, err := r.clone.Lookup(c.Hash, p)
+		if err != nil {
+			return journal.Record{}, err
+		}
+		outcome := ingest.Unchanged
+		m, changed := managed[p]
+		switch blob := checkout.BlobHash(o.Text); {
+		case blob != now:
+			outcome = superseded
+		case changed && m.Old == "":
+			outcome = ingest.Created
+		case changed:
+			outcome = ingest.Updated
+		}
+		rec.Objects = append(rec.Objects, journal.Object{
+			Group: o.Group, Kind: o.Kind, Namespace: o.Namespace, Name: o.Name,
+			Document: o.Document, Line: o.Line, Path: p, Blob: string(now), Outcome: string(outcome),
+		})
+	}
+	return rec, nil
+}
+
+// objectAt names the object of a managed file that was changed by hand.
+// A file that cannot be read says nothing here; applying reports it.
+func (r *repository) objectAt(f *fabric, d checkout.Diff) (journal.Object, bool) {
+	blob, outcome := d.New, ingest.Updated
+	switch {
+	case d.New == "":
+		blob, outcome = d.Old, removed
+	case d.Old == "":
+		outcome = ingest.Created
+	}
+	data, err := r.clone.Blob(blob)
+	if err != nil {
+		return journal.Object{}, false
+	}
+	o, problems := f.policy.ReadManaged(below(d.Path, f.cfg.Path), data)
+	if len(problems) > 0 {
+		return journal.Object{}, false
+	}
+	return journal.Object{
+		Group: o.Group, Kind: o.Kind, Namespace: o.Namespace, Name: o.Name,
+		Path: d.Path, Blob: string(d.New), Outcome: string(outcome),
+	}, true
+}
+
+// What only a look back at a commit finds of an object.
+const (
+	removed    ingest.Outcome = "removed"    // its managed file is gone
+	superseded ingest.Outcome = "superseded" // another file of the same delivery had the last word
+)
+
+// compare tells how what a fabric holds at tip differs from the inventory,
+// with the commits that made it so, except those in made.
+func (r *repository) compare(cycle string, f *fabric, tip checkout.Hash, made []checkout.Commit) ([]journal.Record, error) {
+	entries, err := r.clone.Files(tip, f.cfg.managed())
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]journal.Entry{}
+	for _, e := range r.book.inventory().Objects(f.cfg.Name) {
+		if e.Desired.Blob != "" {
+			known[e.Desired.Path] = e
+		}
+	}
+	var changed []string
+	for _, e := range entries {
+		if k, ok := known[e.Path]; (!ok || k.Desired.Blob != string(e.Blob)) && isManaged(e.Path) {
+			changed = append(changed, e.Path)
+		}
+		delete(known, e.Path)
+	}
+	var recs []journal.Record
+	if len(changed) > 0 {
+		by, err := r.clone.Introduced(tip, changed)
+		if err != nil {
+			return nil, err
+		}
+		paths := map[checkout.Hash]map[string]bool{}
+		var order []checkout.Commit
+		for _, p := range changed {
+			c := by[p]
+			if paths[c.Hash] == nil {
+				paths[c.Hash] = map[string]bool{}
+				order = append(order, c)
+			}
+			paths[c.Hash][p] = true
+		}
+		for _, c := range order {
+			if slices.ContainsFunc(made, func(m checkout.Commit) bool { return m.Hash == c.Hash }) {
+				continue
+			}
+			did, err := r.commitDid(cycle, f, c, paths[c.Hash])
+			if err != nil {
+				return nil, err
+			}
+			recs = append(recs, did...)
+		}
+	}
+	gone := journal.Record{Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepManaged, To: string(tip)}
+	for _, e := range known {
+		gone.Objects = append(gone.Objects, journal.Object{
+			Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Path: e.Desired.Path, Outcome: string(removed),
+		})
+	}
+	slices.SortFunc(gone.Objects, func(a, b journal.Object) int { return a.Key().Compare(b.Key()) })
+	if len(gone.Objects) > 0 {
+		recs = append(recs, gone)
+	}
+	return recs, nil
+}
+
+// isManaged reports whether a path below managed/ is one of an object; the
+// others (.gitkeep, a README) are nobody's business.
+func isManaged(p string) bool { return path.Ext(p) == ".yaml" }
+
+func problems(ps []ingest.Problem) []journal.Problem {
+	var out []journal.Problem
+	for _, p := range ps {
+		out = append(out, journal.Problem{
+			Document: p.Document, Line: p.Line, Column: p.Column, Code: p.Code, Message: p.Message, Hint: p.Hint,
+		})
+	}
+	return out
+}
+
+// recordAsides tells the journal and the report about local edits that were
+// undone.
+func (r *repository) recordAsides(rep *report, asides []checkout.Aside) error {
+	var recs []journal.Record
+	for _, a := range asides {
+		rep.Aside = append(rep.Aside, asideReport{Path: a.Path, Kept: a.Kept})
+		rec := journal.Record{
+			Cycle: rep.Cycle, Fabric: r.fabricOf(a.Path), Step: journal.StepAside,
+			File: &journal.File{Path: a.Path, Kept: a.Kept},
+			Note: "restored from git; to change an object, drop a file into raw/",
+		}
+		if a.Deleted {
+			rec.Note = "it was deleted; restored from git: to remove an object, delete its file with git and push"
+		}
+		recs = append(recs, rec)
+	}
+	return r.record(recs...)
+}

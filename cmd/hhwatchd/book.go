@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/hhwatchd/hhwatchd/journal"
+)
+
+// A book is the journal together with whoever reads along: journald with
+// fields when hhwatchd runs under systemd, the log otherwise.
+type book struct {
+	j        *journal.Journal
+	log      *slog.Logger
+	journald bool
+}
+
+func (b *book) inventory() *journal.Inventory { return b.j.Inventory() }
+
+// append makes recs durable, all or none, and then mirrors them. A failure is
+// the disk's: it stops the cycle, which finds everything where it was when it
+// runs again.
+func (b *book) append(recs ...journal.Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	if err := b.j.Append(recs...); err != nil {
+		return fmt.Errorf("writing the journal: %w", err)
+	}
+	for _, rec := range recs {
+		b.mirror(rec)
+	}
+	return nil
+}
+
+func (b *book) mirror(rec journal.Record) {
+	if b.journald {
+		if err := journal.Mirror(rec); err == nil {
+			return
+		}
+		// No journald to be had: the log says it.
+	}
+	b.log.Log(context.Background(), level(rec), rec.String(), "cycle", rec.Cycle)
+}
+
+// level is the severity at which a record is logged.
+func level(rec journal.Record) slog.Level {
+	switch rec.Step {
+	case journal.StepFault, journal.StepDamaged:
+		return slog.LevelError
+	case journal.StepReject, journal.StepAside, journal.StepTorn, journal.StepReplan:
+		return slog.LevelWarn
+	}
+	for _, o := range rec.Objects {
+		if o.Error != "" {
+			return slog.LevelError
+		}
+	}
+	if rec.Error != "" {
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}

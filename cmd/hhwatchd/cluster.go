@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hhwatchd/hhwatchd/apply"
+	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/ingest"
+	"github.com/hhwatchd/hhwatchd/journal"
+	"github.com/hhwatchd/hhwatchd/poller"
+)
+
+// A target is what a cluster is to hold: managed/ at a commit that the
+// remote has.
+type target struct {
+	commit   checkout.Hash
+	cycle    string
+	full     bool // compare with everything that is live, not only what changed
+	prune    bool // a person said that a held prune may go on
+	progress progressFunc
+	done     chan<- applyReport // capacity 1; may be nil
+}
+
+// A cluster brings one fabric's Kubernetes API to the newest target. It has
+// a goroutine of its own: a slow API server holds up nobody else.
+type cluster struct {
+	repo   *repository
+	fabric *fabric
+	retry  *poller.Schedule
+
+	// Owned by run.
+	api      *apply.Cluster
+	applied  checkout.Hash     // the commit whose managed/ was compared or applied last
+	pending  map[string]bool   // managed paths (below the fabric) that failed and may do better later
+	broken   map[string]string // managed paths that are not in the cluster as they should be, and why
+	missed   bool              // the API was out of reach: what it holds is not known
+	deleting bool              // a prune is not through yet
+
+	mu     sync.Mutex
+	next   *target
+	done   []chan<- applyReport
+	wake   chan struct{}
+	status fabricStatus
+}
+
+func newCluster(r *repository, f *fabric) *cluster {
+	return &cluster{
+		repo: r, fabric: f, retry: poller.NewRetry(),
+		pending: map[string]bool{}, broken: map[string]string{}, missed: true,
+		wake: make(chan struct{}, 1),
+	}
+}
+
+// want sets the newest target; one that was not begun yet is overtaken.
+func (c *cluster) want(t target) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.done != nil {
+		c.done = append(c.done, t.done)
+	}
+	if c.next != nil {
+		t.full = t.full || c.next.full
+		t.prune = t.prune || c.next.prune
+	}
+	c.next = &t
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *cluster) take() (*target, []chan<- applyReport) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, done := c.next, c.done
+	c.next, c.done = nil, nil
+	return t, done
+}
+
+func (c *cluster) run(ctx context.Context) {
+	defer c.retry.Stop()
+	defer func() {
+		if c.api != nil {
+			c.api.Close()
+		}
+	}()
+	var last target
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.wake:
+		case <-c.retry.C():
+		}
+		t, done := c.take()
+		if t == nil {
+			t = &last // a retry
+			t.prune, t.progress = false, nil
+		}
+		rep := c.bring(ctx, *t)
+		last = *t
+		last.full = false
+		for _, d := range done {
+			d <- rep
+		}
+	}
+}
+
+// bring makes the cluster hold what the target says, and records what that
+// took. Nothing to do costs no request.
+func (c *cluster) bring(ctx context.Context, t target) applyReport {
+	rep := applyReport{Commit: string(t.commit)}
+	err := c.steps(ctx, t, &rep)
+	if ctx.Err() != nil {
+		rep.Error = "stopped"
+		return rep
+	}
+	if err != nil {
+		rep.Error = err.Error()
+		c.missed = true
+	}
+	for _, p := range slices.Sorted(maps.Keys(c.broken)) {
+		rep.Failed = append(rep.Failed, c.broken[p])
+	}
+	c.settle(t, &rep)
+	return rep
+}
+
+func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
+	files, full, err := c.look(t)
+	if err != nil {
+		return err
+	}
+	if !full && len(files) == 0 {
+		c.applied = t.commit
+		return nil
+	}
+	if c.api == nil {
+		cl := c.fabric.cfg.Cluster
+		if c.api, err = apply.Connect(apply.Config{Kubeconfig: cl.Kubeconfig, Context: cl.Context, Namespace: cl.Namespace}); err != nil {
+			return err
+		}
+	}
+
+	if full {
+		clear(c.broken)
+	}
+	unread := 0
+	var objs []apply.Object
+	blobs := map[apply.Key]string{}
+	for _, e := range files {
+		p := below(e.Path, c.fabric.cfg.Path)
+		data, err := c.repo.clone.Blob(e.Blob)
+		if err != nil {
+			return err
+		}
+		o, problems := c.fabric.policy.ReadManaged(p, data)
+		if len(problems) > 0 {
+			c.broken[p] = problems[0].String()
+			unread++
+			continue
+		}
+		obj := apply.Object{
+			Group: o.Group, Version: path.Base(o.APIVersion), Kind: o.Kind, Plural: o.Plural,
+			Namespace: o.Namespace, Name: o.Name, Value: o.Value, Path: p,
+		}
+		objs = append(objs, obj)
+		blobs[obj.Key()] = string(e.Blob)
+	}
+
+	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name, Step: journal.StepApply, To: string(t.commit)}
+	rep.Objects = map[string]int{}
+	clear(c.pending)
+	n := 0
+	start := time.Now()
+	t.report("apply "+c.fabric.cfg.Name, 0, len(objs))
+	err = c.api.Apply(ctx, objs, full, func(res apply.Result) {
+		n++
+		t.report("apply "+c.fabric.cfg.Name, n, len(objs))
+		key := res.Object.Key()
+		p := res.Object.Path
+		rep.Objects[string(res.Outcome)]++
+		delete(c.broken, p)
+		o := journal.Object{
+			Group: key.Group, Kind: key.Kind, Namespace: key.Namespace, Name: key.Name,
+			Path: path.Join(c.fabric.cfg.Path, p), Blob: blobs[key], Outcome: string(res.Outcome), ResourceVersion: res.ResourceVersion,
+		}
+		if res.Err != nil {
+			o.Error = res.Err.Error()
+			c.broken[p] = fmt.Sprintf("%s: %v", p, res.Err)
+			if !res.Permanent {
+				c.pending[p] = true
+			}
+		}
+		if c.news(o) {
+			rec.Objects = append(rec.Objects, o)
+		}
+	})
+	if err == nil && full && c.fabric.cfg.Prune {
+		err = c.prune(ctx, t, len(files), unread, rep)
+	}
+	if len(rec.Objects) > 0 {
+		rec.Took = time.Since(start)
+		if jerr := c.repo.book.append(rec); jerr != nil {
+			return errors.Join(err, jerr)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.applied, c.missed = t.commit, false
+	return nil
+}
+
+// look lists the managed files that have to be looked at to bring the cluster
+// to the target: those that changed since the last commit that it was brought
+// to, and those that failed and may do better; or, with full set, all of them.
+func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) {
+	full = t.full || t.prune || c.missed || c.deleting
+	managed := c.fabric.cfg.managed()
+	if !full {
+		diff, err := c.repo.clone.Diff(c.applied, t.commit, managed)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, d := range diff {
+			switch {
+			case !isManaged(d.Path):
+			case d.New == "":
+				full = true // before anything is deleted, everything is looked at
+			default:
+				files = append(files, checkout.Entry{Path: d.Path, Blob: d.New})
+				delete(c.pending, below(d.Path, c.fabric.cfg.Path))
+			}
+		}
+	}
+	if full {
+		files, err = c.repo.clone.Files(t.commit, managed)
+		if err != nil {
+			return nil, false, err
+		}
+		return slices.DeleteFunc(files, func(e checkout.Entry) bool { return !isManaged(e.Path) }), true, nil
+	}
+	for p := range c.pending {
+		p = path.Join(c.fabric.cfg.Path, p)
+		blob, ok, err := c.repo.clone.Lookup(t.commit, p)
+		if err != nil {
+			return nil, false, err
+		}
+		if ok {
+			files = append(files, checkout.Entry{Path: p, Blob: blob})
+		}
+	}
+	return files, false, nil
+}
+
+// news reports whether a result tells the journal something. That an object
+// is as it was, and known to be, or fails as it did, does not.
+func (c *cluster) news(o journal.Object) bool {
+	e, known := c.repo.book.inventory().Get(c.fabric.cfg.Name, o.Key())
+	switch {
+	case !known:
+		return o.Outcome != journal.Pruned
+	case o.Error != "":
+		return e.Error != o.Error
+	case o.Outcome == journal.Unchanged:
+		return e.Applied.Blob != o.Blob || e.Error != ""
+	}
+	return true
+}
+
+// prune deletes what hhwatchd put into the cluster and what has left managed/
+// since. Doubt holds it back: an empty managed/, or more than a small share
+// at once, waits for a person.
+func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *applyReport) error {
+	name := c.fabric.cfg.Name
+	var gone []apply.Object
+	applied := 0
+	for _, e := range c.repo.book.inventory().Objects(name) {
+		if e.Applied.Blob == "" {
+			continue
+		}
+		applied++
+		if kind, ok := c.fabric.kind(e.Group, e.Kind); ok && e.Desired.Blob == "" {
+			gone = append(gone, apply.Object{
+				Group: e.Group, Version: kind.Version, Kind: e.Kind, Plural: kind.Plural, Namespace: e.Namespace, Name: e.Name,
+			})
+		}
+	}
+	c.deleting = false
+	if len(gone) == 0 {
+		return nil
+	}
+	limit := max(pruneFloor, applied*prunePercent/100)
+	why := ""
+	switch {
+	case unread > 0:
+		// One of them may be what is missing, under another name.
+		why = fmt.Sprintf("%s in managed/ cannot be read", plural(unread, "file"))
+	case t.prune:
+	case files == 0:
+		why = "managed/ came up empty"
+	case len(gone) > limit:
+		why = fmt.Sprintf("the limit is %d", limit)
+	}
+	if why != "" {
+		rep.Held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; if it is meant: hhwatchd sync --fabric %s --prune",
+			len(gone), plural(applied, "object"), why, name)
+		return nil
+	}
+	pruned := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: name, Step: journal.StepPrune, To: string(t.commit)}
+	err := c.api.Prune(ctx, gone, func(res apply.Result) {
+		rep.Objects[string(res.Outcome)]++
+		o := journal.Object{Group: res.Group, Kind: res.Kind, Namespace: res.Namespace, Name: res.Name, Outcome: string(res.Outcome)}
+		if res.Outcome == apply.Deleting {
+			c.deleting = true // its finalizers are at work: asked again later
+			return
+		}
+		if res.Err != nil {
+			o.Error = res.Err.Error()
+			rep.Failed = append(rep.Failed, fmt.Sprintf("deleting %s/%s: %v", res.Kind, res.Name, res.Err))
+			c.deleting = c.deleting || res.Outcome == apply.Failed && !res.Permanent
+		}
+		if c.news(o) {
+			pruned.Objects = append(pruned.Objects, o)
+		}
+	})
+	if len(pruned.Objects) > 0 {
+		err = errors.Join(err, c.repo.book.append(pruned))
+	}
+	return err
+}
+
+// A prune that would delete more than this without a person's word is held:
+// a tenth of what was applied, but never fewer than five objects.
+const (
+	prunePercent = 10
+	pruneFloor   = 5
+)
+
+// kind looks a kind up among those that the fabric may hold.
+func (f *fabric) kind(group, kind string) (ingest.Kind, bool) {
+	for _, k := range f.policy.Kinds {
+		if k.Group == group && k.Kind == kind {
+			return k, true
+		}
+	}
+	return ingest.Kind{}, false
+}
+
+// settle decides when to try again, and publishes how the cluster is.
+func (c *cluster) settle(t target, rep *applyReport) {
+	if rep.Error != "" || len(c.pending) > 0 || c.deleting {
+		c.retry.Failed()
+	} else {
+		c.retry.Succeeded()
+	}
+	c.mu.Lock()
+	down, since := c.status.Down, c.status.DownSince
+	c.status.Down = rep.Error
+	if rep.Error == "" {
+		c.status.DownSince = time.Time{}
+		c.status.Commit = string(c.applied)
+	} else if down == "" {
+		c.status.DownSince = time.Now()
+	}
+	c.status.Failed, c.status.Held = rep.Failed, rep.Held
+	c.mu.Unlock()
+	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name}
+	switch {
+	case rep.Error != "" && rep.Error != down:
+		rec.Step, rec.Error = journal.StepFault, rep.Error
+	case rep.Error == "" && down != "":
+		rec.Step, rec.Took = journal.StepClear, time.Since(since)
+	default:
+		return
+	}
+	if err := c.repo.book.append(rec); err != nil {
+		c.repo.log.Error("recording", "fabric", c.fabric.cfg.Name, "err", err)
+	}
+}
+
+// fill enters what status shows of the cluster.
+func (c *cluster) fill(fs *fabricStatus) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fs.Cluster = c.fabric.cfg.Cluster.Kubeconfig
+	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
+	fs.Down, fs.DownSince = c.status.Down, c.status.DownSince
+}

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/hhwatchd/hhwatchd/ingest"
+	"github.com/hhwatchd/hhwatchd/journal"
+)
+
+func checkConfigCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check-config",
+		Short: "Say what is wrong with the config",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.load()
+			if err != nil {
+				return err
+			}
+			n := 0
+			for _, r := range c.Repositories {
+				n += len(r.Fabrics)
+			}
+			noun := "repositories"
+			if len(c.Repositories) == 1 {
+				noun = "repository"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d %s, %s\n", o.config, len(c.Repositories), noun, plural(n, "fabric"))
+			return nil
+		},
+	}
+}
+
+// request runs q in the daemon, or here with once, and prints the reports.
+func (o *options) request(cmd *cobra.Command, q syncRequest, runOnce bool) error {
+	cfg, err := o.load()
+	if err != nil {
+		return err
+	}
+	if q.Fabric != "" {
+		if _, f := cfg.fabric(q.Fabric); f == nil {
+			return &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", q.Fabric)}
+		}
+	}
+	if q.Repository != "" && cfg.repository(q.Repository) == nil {
+		return &exitError{exitUsage, fmt.Errorf("no repository %s is configured", q.Repository)}
+	}
+	var progress progressFunc
+	done := func() {}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		progress, done = bars(os.Stderr)
+	}
+	var reports []*report
+	c, err := connect(cmd.Context(), cfg.StateDir)
+	switch {
+	case err == nil && runOnce:
+		err = &exitError{exitUsage, fmt.Errorf("a daemon is running (pid %d); leave out --once to ask it", c.status.PID)}
+	case err == nil:
+		reports, err = c.sync(cmd.Context(), q, progress)
+	case errors.Is(err, errNoDaemon) && runOnce:
+		log, _ := newLog(false)
+		t := q.trigger()
+		t.progress = progress
+		reports, err = once(cmd.Context(), cfg, log, q.Repository, t)
+	case errors.Is(err, errNoDaemon):
+		err = fmt.Errorf("%w; start it, or add --once to do it here", err)
+	}
+	done()
+	if o.output == "json" {
+		if err := printJSON(cmd.OutOrStdout(), reports); err != nil {
+			return err
+		}
+	} else {
+		for _, r := range reports {
+			printReport(cmd.OutOrStdout(), r)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range reports {
+		if r.failed() {
+			return &exitError{code: exitFailed}
+		}
+	}
+	return nil
+}
+
+func syncCommand(o *options) *cobra.Command {
+	var q syncRequest
+	var runOnce bool
+	cmd := &cobra.Command{
+		Use:   "sync [--repo NAME | --fabric NAME] [--dry-run] [--prune] [--once]",
+		Short: "Run a full cycle now: pull, ingest, commit, push, apply",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.request(cmd, q, runOnce) },
+	}
+	cmd.Flags().StringVar(&q.Repository, "repo", "", "only the repository `NAME`")
+	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "only the fabric `NAME`")
+	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "show the plan and write nothing")
+	cmd.Flags().BoolVar(&q.Prune, "prune", false, "let a prune go on that is held for its size")
+	cmd.Flags().BoolVar(&runOnce, "once", false, "run the cycle here, where no daemon runs")
+	cmd.MarkFlagsMutuallyExclusive("repo", "fabric")
+	o.outputFlag(cmd)
+	return cmd
+}
+
+func ingestCommand(o *options) *cobra.Command {
+	q := syncRequest{NoPull: true}
+	var runOnce bool
+	cmd := &cobra.Command{
+		Use:   "ingest [--fabric NAME] [--dry-run] [--once]",
+		Short: "Process what lies in raw/ now, without a pull",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.request(cmd, q, runOnce) },
+	}
+	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "only the fabric `NAME`")
+	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "show the plan and write nothing")
+	cmd.Flags().BoolVar(&runOnce, "once", false, "run it here, where no daemon runs")
+	o.outputFlag(cmd)
+	return cmd
+}
+
+func initCommand(o *options) *cobra.Command {
+	q := syncRequest{Layout: true}
+	cmd := &cobra.Command{
+		Use:   "init --fabric NAME",
+		Short: "Lay out raw/, managed/ and unmanaged/ for a fabric in its repository",
+		Long: `Lay out raw/, managed/ and unmanaged/ for a fabric in its repository, as a
+commit, and push it. YAML that lies loose in the fabric's directory moves into
+raw/, and from there is ingested like any other. With a daemon running it is
+the daemon that does it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			if q.Fabric == "" {
+				var names []string
+				for _, r := range cfg.Repositories {
+					for _, f := range r.Fabrics {
+						names = append(names, f.Name)
+					}
+				}
+				if len(names) != 1 {
+					return &exitError{exitUsage, fmt.Errorf("say which fabric with --fabric: %s", strings.Join(names, ", "))}
+				}
+				q.Fabric = names[0]
+			}
+			_, err = connect(cmd.Context(), cfg.StateDir)
+			return o.request(cmd, q, errors.Is(err, errNoDaemon))
+		},
+	}
+	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "the fabric `NAME`; the only one is the default")
+	o.outputFlag(cmd)
+	return cmd
+}
+
+func statusCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the daemon, its remotes and its fabrics are",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			c, err := connect(cmd.Context(), cfg.StateDir)
+			if err != nil {
+				return err
+			}
+			if o.output == "json" {
+				return printJSON(cmd.OutOrStdout(), c.status)
+			}
+			printStatus(cmd.OutOrStdout(), c.status, time.Now())
+			if !c.status.well() {
+				return &exitError{code: exitFailed}
+			}
+			return nil
+		},
+	}
+	o.outputFlag(cmd)
+	return cmd
+}
+
+func historyCommand(o *options) *cobra.Command {
+	var f journal.Filter
+	var since, until string
+	var follow bool
+	var last int
+	cmd := &cobra.Command{
+		Use:   "history [--since TIME] [--until TIME] [--fabric NAME] [--object KIND/NAME] [--file PATH] [--commit ID] [--cycle ID] [--last N] [--follow]",
+		Short: "Tell what came in and what became of it",
+		Long: `Tell what came in and what became of it, from the journal, oldest first. The
+conditions are combined. TIME is a time as 2006-01-02T15:04:05Z, a date, or a
+duration ago such as 2h.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			now := time.Now()
+			if f.Since, err = parseTime(since, now); err != nil {
+				return &exitError{exitUsage, fmt.Errorf("--since: %w", err)}
+			}
+			if f.Until, err = parseTime(until, now); err != nil {
+				return &exitError{exitUsage, fmt.Errorf("--until: %w", err)}
+			}
+			return printHistory(cmd.Context(), cmd.OutOrStdout(), cfg.journalDir(), f, last, follow, o.output == "json")
+		},
+	}
+	cmd.Flags().StringVar(&since, "since", "", "from `TIME` on")
+	cmd.Flags().StringVar(&until, "until", "", "before `TIME`")
+	cmd.Flags().StringVar(&f.Repository, "repo", "", "of the repository `NAME`")
+	cmd.Flags().StringVar(&f.Fabric, "fabric", "", "of the fabric `NAME`")
+	cmd.Flags().StringVar(&f.Object, "object", "", "of the object `KIND/NAME`")
+	cmd.Flags().StringVar(&f.File, "file", "", "of the file `PATH`")
+	cmd.Flags().StringVar(&f.Commit, "commit", "", "of the commit `ID`")
+	cmd.Flags().StringVar(&f.Cycle, "cycle", "", "of the cycle `ID`")
+	cmd.Flags().IntVarP(&last, "last", "n", 0, "only the last `N`")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as more comes in")
+	o.outputFlag(cmd)
+	return cmd
+}
+
+// parseTime reads a point in time, or a duration before now. "" is none.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is neither a time (2006-01-02T15:04:05Z), a date, nor a duration (2h)", s)
+}
+
+func printHistory(ctx context.Context, w io.Writer, dir string, f journal.Filter, last int, follow, asJSON bool) error {
+	show := func(r journal.Record) error {
+		if asJSON {
+			return json.NewEncoder(w).Encode(r)
+		}
+		_, err := fmt.Fprintln(w, r.Time.Local().Format("2006-01-02 15:04:05"), describe(r, f.Object))
+		return err
+	}
+	var held []journal.Record
+	var seq uint64
+	for r, err := range journal.Read(dir, 0) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "hhwatchd:", err)
+			continue
+		}
+		seq = r.Seq
+		if !f.Match(r) {
+			continue
+		}
+		if last > 0 {
+			held = append(held, r)
+			if len(held) > last {
+				held = held[1:]
+			}
+			continue
+		}
+		if err := show(r); err != nil {
+			return err
+		}
+	}
+	for _, r := range held {
+		if err := show(r); err != nil {
+			return err
+		}
+	}
+	if !follow {
+		return nil
+	}
+	for r, err := range journal.Follow(ctx, dir, seq+1) {
+		if err != nil {
+			return err
+		}
+		if f.Match(r) {
+			if err := show(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// describe is a record's line; when the history of one object is asked for,
+// it is that object's part in it.
+func describe(r journal.Record, object string) string {
+	if object == "" {
+		return r.String()
+	}
+	for _, o := range r.Objects {
+		if !o.Key().Match(object) {
+			continue
+		}
+		what := fmt.Sprintf("%s  %s %s", r.Fabric, o.Key(), o.Outcome)
+		switch r.Step {
+		case journal.StepApply, journal.StepPrune:
+			what = fmt.Sprintf("%s  %s %s in the cluster", r.Fabric, o.Key(), o.Outcome)
+			if o.ResourceVersion != "" {
+				what += " (resourceVersion " + o.ResourceVersion + ")"
+			}
+		default:
+			if r.File != nil {
+				what += fmt.Sprintf(" from %s, document %d, line %d, %s by %s", r.File.Path, o.Document, o.Line, r.File.Origin, r.File.Owner)
+			}
+		}
+		if r.To != "" {
+			what += ", commit " + short(r.To)
+		}
+		if o.Error != "" {
+			what += ": " + o.Error
+		}
+		return what
+	}
+	return r.String()
+}
+
+func getCommand(o *options) *cobra.Command {
+	var fabric string
+	cmd := &cobra.Command{
+		Use:   "get [KIND [NAME]] [--fabric NAME]",
+		Short: "Show what each fabric should hold, where it came from, and whether it is applied",
+		Args:  cobra.MaximumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			var items []inventoryItem
+			if c, cerr := connect(cmd.Context(), cfg.StateDir); cerr == nil {
+				if err := c.get(cmd.Context(), "/v1/inventory?fabric="+fabric, &items); err != nil {
+					return err
+				}
+			} else {
+				inv, err := journal.ReadInventory(cfg.journalDir())
+				if inv == nil {
+					return fmt.Errorf("reading the journal: %w", err)
+				}
+				items = inventoryOf(cfg, inv, fabric)
+			}
+			items, err = selectItems(items, args)
+			if err != nil {
+				return err
+			}
+			if o.output == "json" {
+				return printJSON(cmd.OutOrStdout(), items)
+			}
+			printItems(cmd.OutOrStdout(), items)
+			if len(items) == 0 && len(args) == 2 {
+				return &exitError{exitNone, fmt.Errorf("no %s %s", args[0], args[1])}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&fabric, "fabric", "", "only the fabric `NAME`")
+	o.outputFlag(cmd)
+	return cmd
+}
+
+// selectItems keeps the items of a kind (Switch, switch or switches) and name.
+func selectItems(items []inventoryItem, args []string) ([]inventoryItem, error) {
+	if len(args) == 0 {
+		return items, nil
+	}
+	kind := ""
+	for _, k := range ingest.Hedgehog() {
+		if strings.EqualFold(args[0], k.Kind) || strings.EqualFold(args[0], k.Plural) {
+			kind = k.Kind
+		}
+	}
+	if kind == "" {
+		return nil, &exitError{exitUsage, fmt.Errorf("%s is not a kind that a fabric holds", args[0])}
+	}
+	out := []inventoryItem{}
+	for _, it := range items {
+		if it.Kind == kind && (len(args) == 1 || it.Name == args[1]) {
+			out = append(out, it)
+		}
+	}
+	return out, nil
+}
+
+func explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain CODE",
+		Short: "Explain why a file was rejected, by the code in its reason (HH203)",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, ok := ingest.Explain(strings.ToUpper(args[0]))
+			if !ok {
+				return &exitError{exitNone, fmt.Errorf("there is no code %s", args[0])}
+			}
+			fmt.Fprint(cmd.OutOrStdout(), text)
+			return nil
+		},
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func table(w io.Writer, header ...string) *tabwriter.Writer {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, strings.Join(header, "\t"))
+	return t
+}
+
+func printItems(w io.Writer, items []inventoryItem) {
+	t := table(w, "FABRIC", "OBJECT", "STATE", "COMMIT", "FROM", "DOC", "SINCE")
+	for _, it := range items {
+		from, doc := it.Desired.RawPath, fmt.Sprint(it.Desired.Document)
+		if from != "" {
+			from = filepath.Base(from)
+		} else {
+			from, doc = "-", "-"
+		}
+		state := string(it.State)
+		if it.Error != "" {
+			state += ": " + it.Error
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", it.Fabric, it.Key, state, short(it.Desired.Commit), from, doc,
+			it.Desired.Since.Local().Format("2006-01-02 15:04:05"))
+	}
+	t.Flush()
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/ingest"
+	"github.com/hhwatchd/hhwatchd/journal"
+)
+
+// The trailers of hhwatchd's commits. With them any clone, on any host, can
+// tell what a commit did and to which raw file.
+const (
+	trailerStep   = "Hhwatchd-Step"
+	trailerCycle  = "Hhwatchd-Cycle"
+	trailerFabric = "Hhwatchd-Fabric"
+	trailerFile   = "Raw-File" // path in the repository; its blob follows
+	trailerBlob   = "Raw-Blob"
+)
+
+// The values of trailerStep.
+const (
+	stepDrop   = "drop"   // raw files as they were dropped
+	stepIngest = "ingest" // raw files become managed ones
+	stepLayout = "layout" // hhwatchd init
+)
+
+// stepOf tells which step of hhwatchd made a commit, "" if none did.
+func stepOf(c checkout.Commit) string { return first(c.Trailer(trailerStep)) }
+
+// commit writes the cycle's commits, unreferenced still, and returns the last
+// one; b.tip if there is nothing to commit.
+func (r *repository) commit(b base, work []planned, t trigger, rep *report) (checkout.Hash, error) {
+	tip := b.tip
+	var err error
+	for _, c := range b.foreign {
+		if err := r.clone.SaveRef("aside/"+string(c.Hash), c.Hash); err != nil {
+			return "", err
+		}
+		err := r.record(journal.Record{
+			Cycle: rep.Cycle, Step: journal.StepAside, Commits: []string{string(c.Hash)},
+			Note: fmt.Sprintf("the remote moved on without the local commit %s; it is kept as refs/hhwatchd/aside/%s", short(string(c.Hash)), c.Hash),
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	if len(b.again) > 0 {
+		rep.replanned = b.head
+	}
+	if t.layout {
+		if tip, err = r.commitLayout(tip, r.fabricNamed(t.fabric), rep); err != nil {
+			return "", err
+		}
+	}
+	total := 0
+	for _, p := range work {
+		total += len(p.plan.Writes)
+	}
+	t.report("commit", 0, total)
+	for i := range work {
+		if tip, err = r.commitBatch(tip, &work[i], rep); err != nil {
+			return "", err
+		}
+	}
+	return tip, nil
+}
+
+// commitBatch writes the commits of one batch: for dropped files one that
+// records them as they were dropped, by their owner, and one that moves them
+// on; for pulled files, which history has already, only the second.
+func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (checkout.Hash, error) {
+	var moved []input
+	var changes []checkout.Change
+	for i, in := range p.inputs {
+		outcome := p.outcome(i)
+		if p.origin == journal.Dropped && outcome != journal.Ingested {
+			continue // a rejected drop never reaches git; one that is there already need not
+		}
+		moved = append(moved, in)
+		changes = append(changes, checkout.Change{Path: p.fabric.rawPath(in.Path), Delete: true})
+		if outcome == journal.Rejected {
+			kept := path.Join(p.fabric.cfg.unmanaged(), in.Path)
+			changes = append(changes,
+				checkout.Change{Path: kept, Data: in.Data},
+				checkout.Change{Path: kept + reasonSuffix, Data: ingest.Reason(p.plan.Files[i].Verdict)})
+		}
+	}
+	if len(moved) == 0 {
+		return tip, nil
+	}
+	var err error
+	if p.origin == journal.Dropped {
+		for rest := moved; len(rest) > 0; {
+			n := 1
+			for n < len(rest) && sameAuthor(rest[n], rest[0]) {
+				n++
+			}
+			if tip, err = r.commitDrop(tip, p, rest[:n], rep); err != nil {
+				return "", err
+			}
+			rest = rest[n:]
+		}
+	}
+	for name, data := range p.plan.Writes {
+		changes = append(changes, checkout.Change{Path: path.Join(p.fabric.cfg.Path, name), Data: data})
+	}
+	slices.SortFunc(changes, func(a, b checkout.Change) int { return strings.Compare(a.Path, b.Path) })
+	subject := fmt.Sprintf("Ingest %s into %s: %s", fileNames(moved), p.fabric.cfg.Name, p.summary())
+	return r.write(tip, changes, r.author(), r.message(subject, stepIngest, rep.Cycle, p.fabric, moved), rep)
+}
+
+func (r *repository) commitDrop(tip checkout.Hash, p *planned, files []input, rep *report) (checkout.Hash, error) {
+	changes := make([]checkout.Change, len(files))
+	for i, in := range files {
+		changes[i] = checkout.Change{Path: p.fabric.rawPath(in.Path), Data: in.Data}
+	}
+	author := files[len(files)-1].author
+	subject := fmt.Sprintf("Drop %s for %s", fileNames(files), p.fabric.cfg.Name)
+	return r.write(tip, changes, author, r.message(subject, stepDrop, rep.Cycle, p.fabric, files), rep)
+}
+
+// write makes one commit; without a difference there is none to make.
+func (r *repository) write(tip checkout.Hash, changes []checkout.Change, author checkout.Signature, message string, rep *report) (checkout.Hash, error) {
+	commit, err := r.clone.WriteCommit(tip, changes, author, r.author(), message)
+	if errors.Is(err, checkout.ErrNoChange) {
+		return tip, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	rep.Commits = append(rep.Commits, string(commit))
+	return commit, nil
+}
+
+// sameAuthor reports whether two dropped files belong into one commit.
+// Files that are said again keep the commit, and so the time, that they had.
+func sameAuthor(a, b input) bool {
+	return a.author.Name == b.author.Name && a.author.Email == b.author.Email &&
+		(a.disk != nil || a.author.When.Equal(b.author.When))
+}
+
+// message builds a commit message: a subject, and the trailers as the last
+// paragraph (git-interpret-trailers(1)).
+func (r *repository) message(subject, step, cycle string, f *fabric, files []input) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", subject)
+	for _, in := range files {
+		// A path with a line break would end the trailer; %q-like quoting is
+		// what git prints for such a path too.
+		fmt.Fprintf(&b, "%s: %s\n%s: %s\n", trailerFile, quotePath(f.rawPath(in.Path)), trailerBlob, in.blob)
+	}
+	fmt.Fprintf(&b, "%s: %s\n%s: %s\n%s: %s\n", trailerFabric, f.cfg.Name, trailerStep, step, trailerCycle, cycle)
+	return b.String()
+}
+
+func quotePath(p string) string {
+	if strings.ContainsAny(p, "\n\r\"") {
+		return fmt.Sprintf("%q", p)
+	}
+	return p
+}
+
+// fileNames names files for a subject line: the name, or how many.
+func fileNames(files []input) string {
+	if len(files) == 1 {
+		return quotePath(files[0].Path)
+	}
+	return fmt.Sprintf("%d files", len(files))
+}
+
+// summary counts what becomes of a batch's objects and files, in few words.
+func (p *planned) summary() string {
+	count := map[string]int{}
+	rejected := 0
+	for i := range p.inputs {
+		switch p.outcome(i) {
+		case journal.Rejected:
+			rejected++
+		case journal.Ingested:
+			for _, o := range p.plan.Files[i].Outcomes {
+				count[string(o)]++
+			}
+		}
+	}
+	s := counts(count)
+	if rejected > 0 {
+		if s != "" {
+			s += ", "
+		}
+		s += plural(rejected, "file") + " rejected"
+	}
+	if s == "" {
+		s = "no objects"
+	}
+	return s
+}
+
+// outcomeOrder is the order in which outcomes are listed everywhere.
+var outcomeOrder = []string{"created", "updated", "configured", "unchanged", "removed", "pruned", "gone", "failed"}
+
+// counts renders outcome counts as "3 created, 1 unchanged".
+func counts(m map[string]int) string {
+	var parts []string
+	for _, k := range outcomeOrder {
+		if m[k] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", m[k], k))
+		}
+	}
+	var rest []string
+	for k, n := range m {
+		if n > 0 && !slices.Contains(outcomeOrder, k) {
+			rest = append(rest, fmt.Sprintf("%d %s", n, k))
+		}
+	}
+	slices.Sort(rest)
+	return strings.Join(append(parts, rest...), ", ")
+}
+
+// plural renders "1 file", "2 files".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// author is hhwatchd's own signature, now.
+func (r *repository) author() checkout.Signature {
+	return checkout.Signature{Name: r.cfg.Author.Name, Email: r.cfg.Author.Email, When: time.Now()}
+}
+
+// commitLayout makes a fabric's directories, and moves YAML that lies loose
+// in the fabric's directory into raw/, where the same cycle finds it.
+func (r *repository) commitLayout(tip checkout.Hash, f *fabric, rep *report) (checkout.Hash, error) {
+	var changes []checkout.Change
+	for _, dir := range []string{f.cfg.raw(), f.cfg.managed(), f.cfg.unmanaged()} {
+		keep := path.Join(dir, ".gitkeep")
+		if _, ok, err := r.clone.Lookup(tip, keep); err != nil {
+			return "", err
+		} else if !ok {
+			changes = append(changes, checkout.Change{Path: keep, Data: []byte{}})
+		}
+	}
+	entries, err := r.clone.Files(tip, f.cfg.Path)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		name := below(e.Path, f.cfg.Path)
+		if strings.Contains(name, "/") || !ingest.IsInput(name) || !slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(name)) {
+			continue
+		}
+		data, err := r.clone.Blob(e.Blob)
+		if err != nil {
+			return "", err
+		}
+		changes = append(changes,
+			checkout.Change{Path: e.Path, Delete: true},
+			checkout.Change{Path: f.rawPath(name), Data: data})
+	}
+	if len(changes) == 0 {
+		return tip, nil
+	}
+	return r.write(tip, changes, r.author(), r.message("Lay out "+f.cfg.Name, stepLayout, rep.Cycle, f, nil), rep)
+}

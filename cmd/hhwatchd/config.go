@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// defaultConfigFile is read when --config is not given.
+const defaultConfigFile = "/etc/hhwatchd/hhwatchd.yaml"
+
+// Config is the whole configuration, one YAML file. It is read strictly: a
+// key that is not listed here is an error.
+type Config struct {
+	// StateDir is the directory that hhwatchd owns: the working clones in
+	// repos/<repository>, the journal in journal, and raw/<fabric>, a link to
+	// each fabric's raw directory. Default: /var/lib/hhwatchd.
+	StateDir string `yaml:"stateDir"`
+
+	// Settle says when a burst of file events in raw/ is over.
+	Settle Settle `yaml:"settle"`
+
+	// Rescan is how often everything is looked at without an event: raw
+	// directories whose watch may have missed something, local edits in
+	// managed/, and the cluster as a whole. Default: 5m; at least 1s.
+	Rescan time.Duration `yaml:"rescan"`
+
+	// Repositories are the git repositories to keep in step, each with the
+	// fabrics that it describes. They do not wait for each other.
+	Repositories []RepositoryConfig `yaml:"repositories"`
+}
+
+// Settle bounds the wait between a file event and the cycle that it wakes.
+type Settle struct {
+	// Quiet is how long raw/ must have been silent. Default: 500ms.
+	Quiet time.Duration `yaml:"quiet"`
+	// Max is the longest wait after the first event, however busy raw/ is.
+	// Default: 5s; not below Quiet.
+	Max time.Duration `yaml:"max"`
+}
+
+// RepositoryConfig is one git repository.
+type RepositoryConfig struct {
+	// Name is how the repository is called in output and on disk: letters,
+	// digits, '-', '_' and '.'.
+	Name string `yaml:"name"`
+	// URL is the remote: https, http, ssh (both spellings), file, or a plain
+	// path. It holds no credentials: those have files of their own in Auth.
+	URL string `yaml:"url"`
+	// Branch is the remote branch that is the truth. Default: main.
+	Branch string `yaml:"branch"`
+	// Interval is how often the remote is asked whether the branch moved, with
+	// a jitter of ten per cent. Default: 1m; at least 1s.
+	Interval time.Duration `yaml:"interval"`
+	// Auth holds the credentials, by file.
+	Auth Auth `yaml:"auth"`
+	// Author is the committer of hhwatchd's commits, and the author of those
+	// that nobody else wrote. Default: hhwatchd <hhwatchd@localhost>.
+	Author Author `yaml:"author"`
+	// Fabrics are the fabrics that this repository describes.
+	Fabrics []FabricConfig `yaml:"fabrics"`
+}
+
+// Auth names the files that hold a repository's credentials. They are read
+// at each connection, so a rotated one needs no reload.
+type Auth struct {
+	// Username is the user of HTTP basic authentication, or of SSH (default
+	// git there).
+	Username string `yaml:"username"`
+	// PasswordFile holds the password or token; a final newline is ignored.
+	PasswordFile string `yaml:"passwordFile"`
+	// SSHKeyFile is a private key in OpenSSH's format, without a passphrase.
+	SSHKeyFile string `yaml:"sshKeyFile"`
+	// KnownHostsFile lists the host keys that are accepted, in OpenSSH's
+	// format. Default: the user's and the system's known_hosts.
+	KnownHostsFile string `yaml:"knownHostsFile"`
+	// CAFile is a PEM bundle that is trusted besides the system's.
+	CAFile string `yaml:"caFile"`
+}
+
+// Author is a git identity.
+type Author struct {
+	Name  string `yaml:"name"`
+	Email string `yaml:"email"`
+}
+
+// FabricConfig is one fabric: a directory of a repository and, usually, the
+// cluster that it is applied to.
+type FabricConfig struct {
+	// Name is how the fabric is called; unique among all repositories.
+	Name string `yaml:"name"`
+	// Path is the fabric's directory in the repository; raw/, managed/ and
+	// unmanaged/ lie below it.
+	Path string `yaml:"path"`
+	// Cluster is the Kubernetes API that the fabric is applied to. Without
+	// it the fabric is ingested, committed and pushed, but not applied.
+	Cluster *ClusterConfig `yaml:"cluster"`
+	// Prune lets hhwatchd delete objects that it applied itself once they
+	// left managed/. Default: false.
+	Prune bool `yaml:"prune"`
+}
+
+// ClusterConfig is how a fabric's Kubernetes API is reached.
+type ClusterConfig struct {
+	// Kubeconfig is the file to read; it is read again when it changes.
+	Kubeconfig string `yaml:"kubeconfig"`
+	// Context is the context to use; empty means the file's current one.
+	Context string `yaml:"context"`
+	// Namespace is the fabric's own namespace. Default: default.
+	Namespace string `yaml:"namespace"`
+}
+
+// namespace is the fabric's own namespace, cluster or not.
+func (f *FabricConfig) namespace() string {
+	if f.Cluster == nil {
+		return "default"
+	}
+	return f.Cluster.Namespace
+}
+
+func (f *FabricConfig) raw() string       { return path.Join(f.Path, "raw") }
+func (f *FabricConfig) managed() string   { return path.Join(f.Path, "managed") }
+func (f *FabricConfig) unmanaged() string { return path.Join(f.Path, "unmanaged") }
+
+func (c *Config) journalDir() string { return filepath.Join(c.StateDir, "journal") }
+func (c *Config) cloneDir(repository string) string {
+	return filepath.Join(c.StateDir, "repos", repository)
+}
+func (c *Config) asideDir(repository string) string {
+	return filepath.Join(c.StateDir, "aside", repository)
+}
+
+// fabric finds a fabric by its name.
+func (c *Config) fabric(name string) (*RepositoryConfig, *FabricConfig) {
+	for i := range c.Repositories {
+		r := &c.Repositories[i]
+		for j := range r.Fabrics {
+			if r.Fabrics[j].Name == name {
+				return r, &r.Fabrics[j]
+			}
+		}
+	}
+	return nil, nil
+}
+
+// A configError is one or more things that are wrong with a config file, a
+// line each, as file:line: what is wrong.
+type configError []string
+
+func (e configError) Error() string { return strings.Join(e, "\n") }
+
+// loadConfig reads, completes and checks the config file.
+func loadConfig(file string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, configError{fmt.Sprintf("reading the config: %v", err)}
+	}
+	return parseConfig(file, data)
+}
+
+// parseConfig is loadConfig on bytes; file is for messages only.
+func parseConfig(file string, data []byte) (*Config, error) {
+	c := &Config{}
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return nil, yamlError(file, err)
+	}
+	var more yaml.Node
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, configError{fmt.Sprintf("%s:%d: a second YAML document; the config is one document", file, max(more.Line, 1))}
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(data, &root); err != nil {
+		return nil, yamlError(file, err)
+	}
+	c.complete()
+	v := validator{file: file, root: &root}
+	v.config(c)
+	if len(v.errs) > 0 {
+		return nil, v.errs
+	}
+	return c, nil
+}
+
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+var yamlUnknown = regexp.MustCompile(`^field (\S+) not found in type main\.(\S+)$`)
+
+// yamlError puts the decoder's messages into the form file:line: message.
+func yamlError(file string, err error) error {
+	var out configError
+	lines := []string{err.Error()}
+	var te *yaml.TypeError
+	if errors.As(err, &te) {
+		lines = te.Errors
+	}
+	for _, l := range lines {
+		m := yamlLine.FindStringSubmatch(l)
+		if m == nil {
+			out = append(out, file+": "+strings.TrimPrefix(l, "yaml: "))
+			continue
+		}
+		msg := m[2]
+		if u := yamlUnknown.FindStringSubmatch(msg); u != nil {
+			msg = fmt.Sprintf("unknown key %q", u[1])
+		}
+		out = append(out, fmt.Sprintf("%s:%s: %s", file, m[1], msg))
+	}
+	return out
+}
+
+// complete fills in the defaults.
+func (c *Config) complete() {
+	setDefault(&c.StateDir, "/var/lib/hhwatchd")
+	setDefault(&c.Settle.Quiet, 500*time.Millisecond)
+	setDefault(&c.Settle.Max, max(5*time.Second, c.Settle.Quiet))
+	setDefault(&c.Rescan, 5*time.Minute)
+	for i := range c.Repositories {
+		r := &c.Repositories[i]
+		setDefault(&r.Branch, "main")
+		setDefault(&r.Interval, time.Minute)
+		setDefault(&r.Author.Name, "hhwatchd")
+		setDefault(&r.Author.Email, "hhwatchd@localhost")
+		for j := range r.Fabrics {
+			f := &r.Fabrics[j]
+			f.Path = strings.TrimSuffix(f.Path, "/")
+			if f.Cluster != nil {
+				setDefault(&f.Cluster.Namespace, "default")
+			}
+		}
+	}
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// validator collects what is wrong, with the line of the key at fault.
+type validator struct {
+	file string
+	root *yaml.Node
+	errs configError
+}
+
+// fail reports msg at the deepest part of the path (keys and indices) that
+// the file has.
+func (v *validator) fail(path []any, format string, args ...any) {
+	line := 1
+	n := v.root
+	if n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+		n = n.Content[0]
+	}
+walk:
+	for _, p := range path {
+		switch p := p.(type) {
+		case string:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if n.Kind == yaml.MappingNode && n.Content[i].Value == p {
+					line = n.Content[i].Line
+					n = n.Content[i+1]
+					continue walk
+				}
+			}
+			break walk
+		case int:
+			if n.Kind != yaml.SequenceNode || p >= len(n.Content) {
+				break walk
+			}
+			n = n.Content[p]
+			line = n.Line
+		}
+	}
+	v.errs = append(v.errs, fmt.Sprintf("%s:%d: %s: %s", v.file, line, keyPath(path), fmt.Sprintf(format, args...)))
+}
+
+func keyPath(path []any) string {
+	var b strings.Builder
+	for _, p := range path {
+		switch p := p.(type) {
+		case string:
+			if b.Len() > 0 {
+				b.WriteByte('.')
+			}
+			b.WriteString(p)
+		case int:
+			fmt.Fprintf(&b, "[%d]", p)
+		}
+	}
+	return b.String()
+}
+
+var nameSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+func (v *validator) config(c *Config) {
+	if !filepath.IsAbs(c.StateDir) {
+		v.fail([]any{"stateDir"}, "%q is not an absolute path", c.StateDir)
+	}
+	if c.Settle.Quiet < 0 {
+		v.fail([]any{"settle", "quiet"}, "%v is negative", c.Settle.Quiet)
+	}
+	if c.Settle.Max < c.Settle.Quiet {
+		v.fail([]any{"settle", "max"}, "%v is below settle.quiet (%v)", c.Settle.Max, c.Settle.Quiet)
+	}
+	if c.Rescan < time.Second {
+		v.fail([]any{"rescan"}, "%v is below one second", c.Rescan)
+	}
+	if len(c.Repositories) == 0 {
+		v.fail([]any{"repositories"}, "none is configured; name at least one")
+	}
+	repositories := map[string]bool{}
+	fabrics := map[string]bool{}
+	for i := range c.Repositories {
+		at := []any{"repositories", i}
+		r := &c.Repositories[i]
+		v.name(append(at, "name"), r.Name, repositories, "repository")
+		v.repository(at, r)
+		for j := range r.Fabrics {
+			v.name(append(slices.Clone(at), "fabrics", j, "name"), r.Fabrics[j].Name, fabrics, "fabric")
+			v.fabric(append(slices.Clone(at), "fabrics", j), r, j)
+		}
+	}
+}
+
+// name checks a repository's or fabric's name and that seen does not hold it.
+func (v *validator) name(at []any, name string, seen map[string]bool, what string) {
+	switch {
+	case name == "":
+		v.fail(at, "missing; every %s has a name", what)
+	case !nameSyntax.MatchString(name) || strings.Contains(name, ".."):
+		v.fail(at, "%q: use letters, digits, '-', '_' and '.', starting with a letter or digit", name)
+	case seen[name]:
+		v.fail(at, "%q is the name of another %s too", name, what)
+	}
+	seen[name] = true
+}
+
+func (v *validator) repository(at []any, r *RepositoryConfig) {
+	key := func(k ...any) []any { return append(slices.Clone(at), k...) }
+	switch u, err := url.Parse(r.URL); {
+	case r.URL == "":
+		v.fail(key("url"), "missing; give the remote's URL or path")
+	case err == nil && u.User != nil && (u.Scheme == "http" || u.Scheme == "https"):
+		v.fail(key("url"), "holds credentials; put them into files and name those in auth")
+	case err == nil && u.Scheme == "ssh" && hasPassword(u):
+		v.fail(key("url"), "holds a password; use auth.sshKeyFile")
+	}
+	if strings.HasPrefix(r.Branch, "-") || strings.HasPrefix(r.Branch, "refs/") || strings.ContainsAny(r.Branch, " ~^:?*[\\") {
+		v.fail(key("branch"), "%q is not a branch name", r.Branch)
+	}
+	if r.Interval < time.Second {
+		v.fail(key("interval"), "%v is below one second", r.Interval)
+	}
+	for _, f := range [][2]string{
+		{"passwordFile", r.Auth.PasswordFile}, {"sshKeyFile", r.Auth.SSHKeyFile},
+		{"knownHostsFile", r.Auth.KnownHostsFile}, {"caFile", r.Auth.CAFile},
+	} {
+		if f[1] != "" && !filepath.IsAbs(f[1]) {
+			v.fail(key("auth", f[0]), "%q is not an absolute path", f[1])
+		}
+	}
+	if strings.ContainsAny(r.Author.Name, "<>\n") {
+		v.fail(key("author", "name"), "%q: '<', '>' and line breaks cannot be in a git author", r.Author.Name)
+	}
+	if strings.ContainsAny(r.Author.Email, "<>\n ") {
+		v.fail(key("author", "email"), "%q is not an e-mail address", r.Author.Email)
+	}
+	if len(r.Fabrics) == 0 {
+		v.fail(key("fabrics"), "none is configured; a repository describes at least one")
+	}
+}
+
+func hasPassword(u *url.URL) bool {
+	if u.User == nil {
+		return false
+	}
+	_, ok := u.User.Password()
+	return ok
+}
+
+func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
+	key := func(k ...any) []any { return append(slices.Clone(at), k...) }
+	f := &r.Fabrics[j]
+	switch {
+	case f.Path == "":
+		v.fail(key("path"), "missing; give the fabric's directory in the repository")
+	case path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "." || strings.HasPrefix(f.Path, "../") || f.Path == ".." || hasDotGit(f.Path):
+		v.fail(key("path"), "%q is not a clean path below the repository's root", f.Path)
+	}
+	for i := range j {
+		other := r.Fabrics[i].Path
+		if f.Path == other || strings.HasPrefix(f.Path, other+"/") || strings.HasPrefix(other, f.Path+"/") {
+			v.fail(key("path"), "%q overlaps %q of fabric %s", f.Path, other, r.Fabrics[i].Name)
+		}
+	}
+	if f.Cluster == nil {
+		return
+	}
+	switch k := f.Cluster.Kubeconfig; {
+	case k == "":
+		v.fail(key("cluster", "kubeconfig"), "missing; name the kubeconfig file")
+	case !filepath.IsAbs(k):
+		v.fail(key("cluster", "kubeconfig"), "%q is not an absolute path", k)
+	}
+}
+
+func hasDotGit(p string) bool {
+	return slices.ContainsFunc(strings.Split(p, "/"), func(s string) bool { return strings.EqualFold(s, ".git") })
+}

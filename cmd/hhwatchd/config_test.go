@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// The example that is installed must be good, and must show every key: an
+// operator copies it.
+func TestExampleConfig(t *testing.T) {
+	file := filepath.Join("..", "..", "packaging", "hhwatchd.yaml")
+	c, err := loadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		StateDir: "/var/lib/hhwatchd",
+		Settle:   Settle{Quiet: 500 * time.Millisecond, Max: 5 * time.Second},
+		Rescan:   5 * time.Minute,
+		Repositories: []RepositoryConfig{{
+			Name: "site-a", URL: "https://git.example.net/net/fabrics.git", Branch: "main", Interval: time.Minute,
+			Auth:   Auth{Username: "hhwatchd", PasswordFile: "/etc/hhwatchd/git-token"},
+			Author: Author{"hhwatchd", "hhwatchd@mgmt-1.example.net"},
+			Fabrics: []FabricConfig{{
+				Name: "fabric-1", Path: "gitops/hedgehog/fabric-1", Prune: true,
+				Cluster: &ClusterConfig{Kubeconfig: "/etc/hhwatchd/fabric-1.kubeconfig", Namespace: "default"},
+			}},
+		}},
+	}
+	if !reflect.DeepEqual(*c, want) {
+		t.Errorf("got  %+v\nwant %+v", *c, want)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keysOf(reflect.TypeFor[Config]()) {
+		if !strings.Contains(string(text), key+":") {
+			t.Errorf("the example does not show %s", key)
+		}
+	}
+}
+
+// keysOf lists the YAML keys of a config struct and of those below it.
+func keysOf(t reflect.Type) []string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	var keys []string
+	for f := range t.Fields() {
+		keys = append(keys, f.Tag.Get("yaml"))
+		keys = append(keys, keysOf(f.Type)...)
+	}
+	return keys
+}
+
+const minimal = `
+stateDir: /s
+repositories:
+  - name: r
+    url: /git/r.git
+    fabrics:
+      - name: f
+        path: fabrics/f
+`
+
+func TestDefaults(t *testing.T) {
+	c, err := parseConfig("c.yaml", []byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Repositories[0]
+	if r.Branch != "main" || r.Interval != time.Minute || r.Author.Name != "hhwatchd" || c.Rescan != 5*time.Minute ||
+		c.Settle != (Settle{500 * time.Millisecond, 5 * time.Second}) || r.Fabrics[0].namespace() != "default" || r.Fabrics[0].Prune {
+		t.Errorf("defaults: %+v", *c)
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	for _, tt := range []struct {
+		name, from, to string // a change to minimal
+		want           []string
+	}{
+		{"unknown key", "stateDir: /s", "stateDir: /s\nsettel: {quiet: 1s}", []string{`c.yaml:3: unknown key "settel"`}},
+		{"unknown key below", "    url:", "    ulr: x\n    url:", []string{`c.yaml:5: unknown key "ulr"`}},
+		{"mistyped", "    url:", "    interval: often\n    url:", []string{"c.yaml:5: cannot unmarshal !!str `often` into time.Duration"}},
+		{"two at once", "stateDir: /s", "stateDir: s\nrescan: 1ms", []string{
+			`c.yaml:2: stateDir: "s" is not an absolute path`, "c.yaml:3: rescan: 1ms is below one second"}},
+		{"not YAML", "stateDir: /s", "stateDir: [", []string{"c.yaml:"}},
+		{"two documents", "stateDir: /s", "stateDir: /s\n---\na: b", []string{"c.yaml:3: a second YAML document; the config is one document"}},
+		{"no name", "name: r", "branch: x", []string{"c.yaml:4: repositories[0].name: missing; every repository has a name"}},
+		{"bad name", "name: r", "name: ../r", []string{`c.yaml:4: repositories[0].name: "../r": use letters, digits`}},
+		{"credentials in the URL", "url: /git/r.git", "url: https://u:secret@h/r", []string{
+			"c.yaml:5: repositories[0].url: holds credentials; put them into files and name those in auth"}},
+		{"password in an SSH URL", "url: /git/r.git", "url: ssh://u:secret@h/r", []string{
+			"c.yaml:5: repositories[0].url: holds a password; use auth.sshKeyFile"}},
+		{"fast interval", "    url:", "    interval: 10ms\n    url:", []string{"c.yaml:5: repositories[0].interval: 10ms is below one second"}},
+		{"branch as ref", "    url:", "    branch: refs/heads/main\n    url:", []string{`c.yaml:5: repositories[0].branch: "refs/heads/main" is not a branch name`}},
+		{"relative password file", "    url:", "    auth: {passwordFile: token}\n    url:", []string{
+			`c.yaml:5: repositories[0].auth.passwordFile: "token" is not an absolute path`}},
+		{"path escapes", "path: fabrics/f", "path: ../f", []string{`c.yaml:8: repositories[0].fabrics[0].path: "../f" is not a clean path below the repository's root`}},
+		{"path in .git", "path: fabrics/f", "path: .GIT/f", []string{`c.yaml:8: repositories[0].fabrics[0].path: ".GIT/f" is not`}},
+		{"same fabric twice", "path: fabrics/f", "path: fabrics/f\n      - name: f\n        path: fabrics/g", []string{
+			`c.yaml:9: repositories[0].fabrics[1].name: "f" is the name of another fabric too`}},
+		{"overlapping paths", "path: fabrics/f", "path: fabrics/f\n      - name: g\n        path: fabrics/f/g", []string{
+			`c.yaml:10: repositories[0].fabrics[1].path: "fabrics/f/g" overlaps "fabrics/f" of fabric f`}},
+		{"no kubeconfig", "path: fabrics/f", "path: fabrics/f\n        cluster: {namespace: x}", []string{
+			"c.yaml:9: repositories[0].fabrics[0].cluster.kubeconfig: missing"}},
+		{"settle", "stateDir: /s", "stateDir: /s\nsettle: {quiet: 2s, max: 1s}", []string{"c.yaml:3: settle.max: 1s is below settle.quiet (2s)"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text := strings.Replace(minimal, tt.from, tt.to, 1)
+			if text == minimal {
+				t.Fatal("the test changes nothing")
+			}
+			_, err := parseConfig("c.yaml", []byte(text))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(tt.want) {
+				t.Fatalf("got %d lines, want %d:\n%v", len(lines), len(tt.want), err)
+			}
+			for i, want := range tt.want {
+				if !strings.HasPrefix(lines[i], want) {
+					t.Errorf("got  %s\nwant %s", lines[i], want)
+				}
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("the error tells a secret: %v", err)
+			}
+		})
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(minimal))
+	f.Add([]byte("repositories: [{fabrics: [{cluster: {}}]}]"))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parseConfig("c.yaml", data)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("config %v, error %v", c, err)
+		}
+		if err == nil {
+			if _, err := yaml.Marshal(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/watcher"
+)
+
+// maxRaces is how often one cycle plans anew because somebody else pushed
+// first; after that the repository's schedule decides when to try again.
+const maxRaces = 5
+
+// A trigger is what woke the cycle. It does no work of its own: it only says
+// how thoroughly the cycle is to look.
+type trigger struct {
+	why    string // interval, drop, rescan, retry, reload, sync, ingest, init, start
+	ask    bool   // ask the remote even while it is failing
+	noPull bool   // do not ask the remote
+	full   bool   // look at everything: local edits, the whole cluster
+	dryRun bool   // plan, and write nothing
+	prune  bool   // a person said that a held prune may go on
+	fabric string // who asks is interested in this fabric; empty means all
+	layout bool   // first lay the fabric out (hhwatchd init)
+
+	progress progressFunc   // may be nil
+	done     chan<- *report // may be nil; capacity 1
+}
+
+// cycle is the one path that everything takes, from wherever it came: pull →
+// ingest → commit → push → apply. It looks at what is there (the remote, the
+// clone, the raw directories, the journal) and brings it forward; running it
+// again changes nothing. Being run at start-up is the whole of recovery, so
+// at each comment that says "crash here" it says what the next cycle finds.
+func (r *repository) cycle(ctx context.Context, t trigger) *report {
+	start := time.Now()
+	r.progress = t.progress
+	rep := r.newReport(t)
+	err := r.steps(ctx, t, rep)
+	if err != nil {
+		rep.Error = err.Error()
+	}
+	rep.Took = time.Since(start)
+	return rep
+}
+
+func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
+	// The working clone. A first clone can fail as any pull can.
+	if err := r.open(ctx); err != nil {
+		rep.Pull.Error = err.Error()
+		r.remoteFailed(rep.Cycle, err)
+		return nil
+	}
+	// What a crash, a person or another program left: commits that the journal
+	// does not know of yet, and with a full look also edited files.
+	if !t.dryRun {
+		up, err := r.clone.Upstream()
+		if err != nil {
+			return err
+		}
+		if err := r.account(rep, up); err != nil {
+			return err
+		}
+		if t.full {
+			if err := r.restore(ctx, rep); err != nil {
+				return err
+			}
+		}
+	}
+
+	var spent []*watcher.File
+	for race := 0; ; race++ {
+		// Pull: one small request, and a fetch only when the branch moved.
+		// Without the remote the work goes on with what is here.
+		r.pull(ctx, t, rep)
+		if t.layout && rep.Pull.Error != "" {
+			return errors.New("laying out a fabric needs the remote")
+		}
+
+		// Where does new work stand? On the remote's tip, or on our own
+		// commits that the remote does not have yet. When the remote has
+		// moved, those are planned anew from their own raw bytes.
+		base, err := r.base()
+		if err != nil {
+			return err
+		}
+
+		// Discover, validate, classify, process: pure, nothing is written.
+		work, err := r.plan(ctx, t, base, rep)
+		if err != nil {
+			return err
+		}
+		if t.dryRun {
+			rep.Push.Skipped = "a dry run"
+			return nil
+		}
+
+		// Commit. Crash here: at most there are objects that nothing refers
+		// to; the raw files are where they were.
+		tip, err := r.commit(base, work, t, rep)
+		if err != nil {
+			return err
+		}
+		// The commit point: from here on the raw bytes are durable in git.
+		// Crash here: the next cycle begins by telling the journal what the
+		// new commits did; then it recognises the raw files as archived, and
+		// removes them.
+		asides, err := r.clone.Advance(ctx, tip)
+		if err := errors.Join(err, r.recordAsides(rep, asides)); err != nil {
+			return err
+		}
+		if err := r.clone.SaveRef(baseRef, base.upstream); err != nil {
+			return err
+		}
+
+		// Archive: the raw files leave raw/, in the order of their arrival, so
+		// that a crash here leaves the later word to be said again, never an
+		// earlier one. Rejected drops go to unmanaged/.
+		if err := r.recordRefused(work, rep); err != nil {
+			return err
+		}
+		out, err := r.archive(work, rep)
+		spent = append(spent, out...)
+		if err != nil {
+			return err
+		}
+
+		// Push. Crash here, or no remote: the commits wait for the next cycle.
+		err = r.push(ctx, t, rep)
+		if errors.Is(err, checkout.ErrRaced) && race < maxRaces {
+			t.noPull, t.ask = false, true
+			continue
+		}
+		if err != nil {
+			rep.Push.Error = err.Error()
+			r.remoteFailed(rep.Cycle, err)
+		}
+		break
+	}
+
+	// Tell the journal what all of this did. Crash here: the next cycle does.
+	if err := r.account(rep, checkout.Hash(rep.Pull.To)); err != nil {
+		return err
+	}
+	back, err := watcher.Bury(spent)
+	if err != nil {
+		return err
+	}
+	if len(back) > 0 {
+		r.lookAgain() // written to after all: new input again
+	}
+
+	// Apply what the remote has. Each cluster has a goroutine of its own, so
+	// that a slow one holds up neither the others nor the next cycle.
+	return r.apply(t, rep)
+}
+
+// baseRef names the ref below refs/hhwatchd/ that holds the remote's commit
+// on which the local branch stands. What the branch has beyond it was not
+// pushed yet; what the remote has lost of it was taken back there.
+const baseRef = "base"
+
+// A base is where a cycle's new commits go, and what has to be said again
+// there.
+type base struct {
+	head     checkout.Hash // the local branch as it was found
+	tip      checkout.Hash // the parent of the next commit
+	upstream checkout.Hash // the remote branch
+	again    []batch       // deliveries in unpushed commits that tip does not have
+	foreign  []checkout.Commit
+}
+
+// pull asks the remote for its head and fetches if it moved. Failures are
+// recorded, not returned: a cycle does its local work without the remote.
+func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
+	from, err := r.clone.Upstream()
+	if rep.Pull.From == "" { // else a race, which began elsewhere
+		rep.Pull.From = string(from)
+	}
+	rep.Pull.To = string(from)
+	switch {
+	case err != nil:
+		rep.Pull.Error = err.Error()
+		return
+	case t.noPull:
+		rep.Pull.Skipped = "not asked for"
+		return
+	case r.remote.Failing() && !t.ask && !r.remoteDue():
+		rep.Pull.Skipped = "the remote is failing; next try at " + r.remote.Due().Format(time.TimeOnly)
+		return
+	}
+	t.report("pull", 0, 0)
+	head, err := r.clone.RemoteHead(ctx)
+	if err == nil && head != from && !t.dryRun {
+		head, err = r.clone.Fetch(ctx)
+	}
+	if err == nil && head == "" && from != "" {
+		err = fmt.Errorf("branch %s is gone from %s; nothing is pulled or pushed until it is back", r.cfg.Branch, r.cfg.URL)
+	}
+	if err != nil {
+		rep.Pull.Error = err.Error()
+		r.remoteFailed(rep.Cycle, err)
+		return
+	}
+	rep.Pull.To = string(head)
+	r.remoteSucceeded(rep.Cycle)
+}
+
+// base finds out where new work stands.
+func (r *repository) base() (base, error) {
+	head, err := r.clone.Head()
+	if err != nil {
+		return base{}, err
+	}
+	up, err := r.clone.Upstream()
+	if err != nil {
+		return base{}, err
+	}
+	old, err := r.clone.Ref(baseRef)
+	if err != nil {
+		return base{}, err
+	}
+	if head == up {
+		return base{head: head, tip: up, upstream: up}, nil
+	}
+	unpushed, err := r.unpushed(head, up, old)
+	if err != nil {
+		return base{}, err
+	}
+	if len(unpushed) == 0 {
+		return base{head: head, tip: up, upstream: up}, nil
+	}
+	if up == old || up == "" {
+		return base{head: head, tip: head, upstream: up}, nil
+	}
+	if ahead, err := r.clone.IsAncestor(up, head); err != nil {
+		return base{}, err
+	} else if ahead && old == "" {
+		return base{head: head, tip: head, upstream: up}, nil
+	}
+	b := base{head: head, tip: up, upstream: up}
+	b.again, b.foreign, err = r.deliveries(unpushed)
+	return b, err
+}
+
+// unpushed lists the commits of head that neither the remote branch has nor
+// the remote commit that head was built on, oldest first.
+func (r *repository) unpushed(head, up, old checkout.Hash) ([]checkout.Commit, error) {
+	beyond, err := r.clone.Log(up, head)
+	if err != nil || old == "" || old == up || len(beyond) == 0 {
+		return beyond, err
+	}
+	ours, err := r.clone.Log(old, head)
+	if err != nil {
+		return nil, err
+	}
+	in := make(map[checkout.Hash]bool, len(ours))
+	for _, c := range ours {
+		in[c.Hash] = true
+	}
+	var both []checkout.Commit
+	for _, c := range beyond {
+		if in[c.Hash] {
+			both = append(both, c)
+		}
+	}
+	return both, nil
+}
+
+// newCycleID makes an identifier that sorts by time and can be read at a
+// glance: the second in UTC, and four random digits.
+func newCycleID() string {
+	var b [2]byte
+	rand.Read(b[:]) // never fails
+	return time.Now().UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+}

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/hhwatchd/hhwatchd/journal"
+)
+
+// readyWait bounds how long start-up waits for the first look at every
+// repository before systemd is told that the service is ready: a remote that
+// is away must not make the service fail to start.
+const readyWait = 20 * time.Second
+
+// reloadWait bounds how long a reload waits for the cycles that it forced.
+const reloadWait = 60 * time.Second
+
+// A service is the running daemon: one goroutine a repository, a control
+// socket, and the signals of systemd.
+type service struct {
+	load    func() (*Config, error) // reads the config again
+	log     *slog.Logger
+	book    *book
+	started time.Time
+
+	mu    sync.Mutex
+	cfg   *Config
+	repos []*running
+}
+
+// running is a repository with the goroutine that runs it.
+type running struct {
+	*repository
+	settle Settle
+	rescan time.Duration
+	stop   context.CancelFunc
+	looked chan struct{} // closed after the first cycle
+	ended  chan struct{} // closed when the goroutine has ended
+}
+
+// serve runs the daemon until ctx is done or SIGTERM or SIGINT comes.
+func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, journald bool, announce func(*Config)) error {
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
+
+	unlock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	j, err := journal.Open(cfg.journalDir())
+	if err != nil {
+		return fmt.Errorf("opening the journal: %w", err)
+	}
+	defer j.Close()
+
+	s := &service{load: load, log: log, book: &book{j: j, log: log, journald: journald}, started: time.Now(), cfg: cfg}
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l, err := listenControl(ctx, cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	owned.Go(func() { s.control(ctx, l) })
+	defer s.stopAll()
+	s.start(ctx, cfg)
+	if announce != nil {
+		announce(cfg)
+	}
+
+	owned.Go(func() {
+		s.awaitFirstLook(ctx)
+		notify(daemon.SdNotifyReady + "\n" + s.statusLine())
+	})
+	status := time.NewTicker(10 * time.Second)
+	defer status.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			notify(daemon.SdNotifyStopping)
+			log.Info("stopping")
+			return nil
+		case <-hup:
+			s.reload(ctx)
+		case <-status.C:
+			notify(s.statusLine())
+		}
+	}
+}
+
+// lockState makes the state directory and takes it for this process.
+func lockState(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making the state directory: %w", err)
+	}
+	name := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("locking the state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		pid, _ := os.ReadFile(name)
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &lockedError{dir, strings.TrimSpace(string(pid))}
+		}
+		return nil, fmt.Errorf("locking %s: %w", name, err)
+	}
+	// The lock is the flock, not the content, which only helps a person.
+	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("locking %s: %w", name, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func writePID(f *os.File) error {
+	_, err := fmt.Fprintln(f, os.Getpid())
+	return err
+}
+
+// A lockedError says that another process has the state directory.
+type lockedError struct{ dir, pid string }
+
+func (e *lockedError) Error() string {
+	return fmt.Sprintf("%s is in use by another hhwatchd (pid %s)", e.dir, e.pid)
+}
+
+// start starts what cfg has and is not running yet, or not like that, and
+// stops what cfg has no more.
+func (s *service) start(ctx context.Context, cfg *Config) {
+	s.mu.Lock()
+	old := s.repos
+	s.mu.Unlock()
+	var keep []*running
+	for _, r := range old {
+		if want := cfg.repository(r.cfg.Name); want != nil && reflect.DeepEqual(*want, *r.cfg) && r.settle == cfg.Settle && r.rescan == cfg.Rescan {
+			keep = append(keep, r)
+			continue
+		}
+		r.stop()
+		<-r.ended
+	}
+	repos := make([]*running, 0, len(cfg.Repositories))
+	for i := range cfg.Repositories {
+		rc := &cfg.Repositories[i]
+		var run *running
+		for _, k := range keep {
+			if k.cfg.Name == rc.Name {
+				run = k
+			}
+		}
+		if run == nil {
+			run = s.startRepository(ctx, cfg, rc)
+		}
+		repos = append(repos, run)
+	}
+	s.mu.Lock()
+	s.cfg, s.repos = cfg, repos
+	s.mu.Unlock()
+}
+
+func (s *service) startRepository(ctx context.Context, cfg *Config, rc *RepositoryConfig) *running {
+	ctx, stop := context.WithCancel(ctx)
+	r := &running{
+		repository: newRepository(cfg, rc, s.book, s.log), settle: cfg.Settle, rescan: cfg.Rescan,
+		stop: stop, looked: make(chan struct{}), ended: make(chan struct{}),
+	}
+	go func() {
+		defer close(r.ended)
+		r.run(ctx, func() { close(r.looked) })
+	}()
+	return r
+}
+
+func (s *service) stopAll() {
+	for _, r := range s.running() {
+		r.stop()
+	}
+	for _, r := range s.running() {
+		<-r.ended
+	}
+}
+
+func (s *service) running() []*running {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.repos
+}
+
+func (s *service) awaitFirstLook(ctx context.Context) {
+	bound := time.NewTimer(readyWait)
+	defer bound.Stop()
+	for _, r := range s.running() {
+		select {
+		case <-r.looked:
+		case <-bound.C:
+			s.log.Warn("not every repository could be looked at yet; going on", "waited", readyWait)
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reload rereads the config and forces a pull of every repository. With a
+// config that is wrong, the old one stays in force.
+func (s *service) reload(ctx context.Context) {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	// Type=notify-reload's contract, which Type=notify accepts too: sd_notify(3).
+	notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, ts.Nano()/1000))
+	cfg, err := s.load()
+	s.mu.Lock()
+	old := s.cfg
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.log.Error("the config cannot be used; going on with the old one", "err", err)
+	case cfg.StateDir != old.StateDir:
+		s.log.Error("stateDir cannot change while running; restart for that, going on with the old config", "stateDir", cfg.StateDir)
+	default:
+		s.start(ctx, cfg)
+		s.log.Info("config reread; pulling now")
+	}
+	bound, cancel := context.WithTimeout(ctx, reloadWait)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, r := range s.running() {
+		wg.Go(func() {
+			if _, err := r.ask(bound, trigger{why: "reload", ask: true, full: true}); err != nil && ctx.Err() == nil {
+				s.log.Warn("the pull that the reload forced goes on", "repository", r.cfg.Name)
+			}
+		})
+	}
+	wg.Wait()
+	notify(daemon.SdNotifyReady + "\n" + s.statusLine())
+}
+
+// ask hands a trigger to the repository's goroutine and waits for its report
+// and for the clusters that it applied to.
+func (r *running) ask(ctx context.Context, t trigger) (*report, error) {
+	done := make(chan *report, 1)
+	t.done = done
+	select {
+	case r.requests <- t:
+	case <-r.ended:
+		return nil, fmt.Errorf("repository %s is stopping", r.cfg.Name)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for repository %s: %w", r.cfg.Name, ctx.Err())
+	}
+	select {
+	case rep := <-done:
+		return rep, rep.awaitApply(ctx)
+	case <-r.ended:
+		return nil, fmt.Errorf("repository %s is stopping", r.cfg.Name)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for repository %s: %w", r.cfg.Name, ctx.Err())
+	}
+}
+
+// statusLine is the one sentence that `systemctl status` shows.
+func (s *service) statusLine() string {
+	var parts []string
+	for _, r := range s.running() {
+		st := r.currentStatus()
+		if st.Down != "" {
+			parts = append(parts, fmt.Sprintf("%s: %s (for %s)", st.Name, st.Down, age(st.DownSince)))
+		}
+		for _, f := range st.Fabrics {
+			switch {
+			case f.Down != "":
+				parts = append(parts, fmt.Sprintf("%s: %s (for %s)", f.Name, f.Down, age(f.DownSince)))
+			case len(f.Failed) > 0:
+				parts = append(parts, fmt.Sprintf("%s: %s not applied", f.Name, plural(len(f.Failed), "object")))
+			case f.Held != "":
+				parts = append(parts, f.Name+": "+f.Held)
+			default:
+				parts = append(parts, fmt.Sprintf("%s in sync at %s", f.Name, short(st.Head)))
+			}
+		}
+	}
+	return "STATUS=" + strings.ReplaceAll(strings.Join(parts, "; "), "\n", " ")
+}
+
+func age(t time.Time) string { return time.Since(t).Round(time.Second).String() }
+
+// short abbreviates a commit for people.
+func short(commit string) string {
+	if len(commit) > 7 {
+		return commit[:7]
+	}
+	return commit
+}
+
+// notify tells systemd; without one it does nothing. A failure has nobody to
+// go to.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+func (c *Config) repository(name string) *RepositoryConfig {
+	for i := range c.Repositories {
+		if c.Repositories[i].Name == name {
+			return &c.Repositories[i]
+		}
+	}
+	return nil
+}
+
+// once runs one cycle of each repository that t concerns, without a daemon.
+func once(ctx context.Context, cfg *Config, log *slog.Logger, repository string, t trigger) ([]*report, error) {
+	unlock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	j, err := journal.Open(cfg.journalDir())
+	if err != nil {
+		return nil, fmt.Errorf("opening the journal: %w", err)
+	}
+	defer j.Close()
+	b := &book{j: j, log: log}
+	var reports []*report
+	for i := range cfg.Repositories {
+		rc := &cfg.Repositories[i]
+		if !concerns(rc, repository, t.fabric) {
+			continue
+		}
+		r := newRepository(cfg, rc, b, log)
+		rep, err := r.once(ctx, t)
+		if err != nil {
+			return reports, err
+		}
+		reports = append(reports, rep)
+	}
+	return reports, nil
+}
+
+// once runs a single cycle in the caller's goroutine.
+func (r *repository) once(ctx context.Context, t trigger) (*report, error) {
+	clusters, stop := context.WithCancel(ctx)
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer stop()
+	defer r.close()
+	for _, f := range r.fabrics {
+		if f.cluster != nil {
+			owned.Go(func() { f.cluster.run(clusters) })
+		}
+	}
+	rep := r.cycle(ctx, t)
+	r.finish(rep, t)
+	return rep, rep.awaitApply(ctx)
+}
+
+// concerns reports whether a request for a repository, a fabric, or (both
+// empty) everything is about rc.
+func concerns(rc *RepositoryConfig, repository, fabric string) bool {
+	if repository != "" && rc.Name != repository {
+		return false
+	}
+	if fabric == "" {
+		return true
+	}
+	for _, f := range rc.Fabrics {
+		if f.Name == fabric {
+			return true
+		}
+	}
+	return false
+}
+
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"time"
+
+	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/journal"
+)
+
+// A report says how each step of one cycle went. It is what `hhwatchd sync`
+// prints, and with -o json the document itself.
+type report struct {
+	Repository string         `json:"repository"`
+	Cycle      string         `json:"cycle"`
+	Trigger    string         `json:"trigger"`
+	DryRun     bool           `json:"dryRun,omitempty"`
+	Pull       pullReport     `json:"pull"`
+	Fabrics    []fabricReport `json:"fabrics"`
+	Commits    []string       `json:"commits,omitempty"` // new ones, oldest first
+	Aside      []asideReport  `json:"aside,omitempty"`
+	Push       pushReport     `json:"push"`
+	Error      string         `json:"error,omitempty"` // what stopped the cycle
+	Took       time.Duration  `json:"tookNanoseconds"`
+
+	replanned checkout.Hash // the local branch that was planned anew
+}
+
+type pullReport struct {
+	Skipped string `json:"skipped,omitempty"` // why the remote was not asked
+	From    string `json:"from,omitempty"`
+	To      string `json:"to,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+type fabricReport struct {
+	Name    string       `json:"name"`
+	Files   []fileReport `json:"files,omitempty"`
+	Waiting []string     `json:"waiting,omitempty"` // still being written
+	Skipped []string     `json:"skipped,omitempty"` // links, devices: never read
+	Apply   applyReport  `json:"apply"`
+
+	applying <-chan applyReport // where the cluster answers
+}
+
+type fileReport struct {
+	Path     string            `json:"path"` // below raw/
+	Origin   string            `json:"origin"`
+	Owner    string            `json:"owner,omitempty"`
+	Outcome  string            `json:"outcome"`
+	Kept     string            `json:"kept,omitempty"` // where a rejected file lies
+	Objects  map[string]int    `json:"objects,omitempty"`
+	Plan     []objectReport    `json:"plan,omitempty"` // with a dry run
+	Problems []journal.Problem `json:"problems,omitempty"`
+}
+
+type objectReport struct {
+	Object  string `json:"object"`
+	Path    string `json:"path"`
+	Outcome string `json:"outcome"`
+}
+
+type asideReport struct {
+	Path string `json:"path"`
+	Kept string `json:"kept,omitempty"`
+}
+
+type pushReport struct {
+	Commits int    `json:"commits,omitempty"`
+	Head    string `json:"head,omitempty"`
+	Skipped string `json:"skipped,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+type applyReport struct {
+	Skipped string         `json:"skipped,omitempty"`
+	Commit  string         `json:"commit,omitempty"`
+	Objects map[string]int `json:"objects,omitempty"` // by outcome
+	Failed  []string       `json:"failed,omitempty"`  // a line each
+	Held    string         `json:"held,omitempty"`    // why a prune waits for a person
+	Error   string         `json:"error,omitempty"`
+}
+
+// failed reports whether anything in the cycle needs a person's eye: it
+// decides the exit code of `hhwatchd sync`.
+func (r *report) failed() bool {
+	if r.Error != "" || r.Pull.Error != "" || r.Push.Error != "" {
+		return true
+	}
+	for _, f := range r.Fabrics {
+		if f.Apply.Error != "" || len(f.Apply.Failed) > 0 {
+			return true
+		}
+		for _, file := range f.Files {
+			if file.Outcome == journal.Rejected {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r *report) fabric(name string) *fabricReport {
+	for i := range r.Fabrics {
+		if r.Fabrics[i].Name == name {
+			return &r.Fabrics[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/ingest"
+	"github.com/hhwatchd/hhwatchd/internal/durable"
+	"github.com/hhwatchd/hhwatchd/journal"
+	"github.com/hhwatchd/hhwatchd/poller"
+	"github.com/hhwatchd/hhwatchd/watcher"
+)
+
+// A repository is one configured git repository with its fabrics. One
+// goroutine (run) owns it and is the only one that runs cycles; the mutex
+// guards only what status shows.
+type repository struct {
+	cfg      *RepositoryConfig
+	settle   Settle
+	rescan   time.Duration
+	stateDir string
+	cloneDir string
+	asideDir string
+
+	log     *slog.Logger
+	book    *book
+	clone   *checkout.Clone // nil until the first clone went well
+	remote  *poller.Schedule
+	watch   *watcher.Watcher
+	fabrics []*fabric
+
+	requests chan trigger
+	again    bool         // the cycle saw that it must look again soon
+	progress progressFunc // of the cycle's trigger
+
+	mu     sync.Mutex
+	status repositoryStatus
+}
+
+// A fabric is one configured fabric of a repository.
+type fabric struct {
+	cfg     *FabricConfig
+	policy  ingest.Policy
+	cluster *cluster // nil without one
+}
+
+func (f *fabric) rawPath(p string) string { return f.cfg.raw() + "/" + p }
+
+// repositoryStatus is what `hhwatchd status` shows of a repository.
+type repositoryStatus struct {
+	Name      string         `json:"name"`
+	URL       string         `json:"url"`
+	Branch    string         `json:"branch"`
+	Head      string         `json:"head,omitempty"`
+	Unpushed  int            `json:"unpushed"`
+	Looked    time.Time      `json:"looked,omitzero"` // the last answer of the remote
+	Down      string         `json:"down,omitempty"`  // why the remote cannot be used
+	DownSince time.Time      `json:"downSince,omitzero"`
+	Next      time.Time      `json:"next,omitzero"` // the next look
+	Cycle     string         `json:"cycle,omitempty"`
+	Cycles    int            `json:"cycles"`
+	Error     string         `json:"error,omitempty"` // what stopped the last cycle
+	Fabrics   []fabricStatus `json:"fabrics"`
+}
+
+type fabricStatus struct {
+	Name      string    `json:"name"`
+	Raw       string    `json:"raw"` // where to drop a file
+	Objects   int       `json:"objects"`
+	Applied   int       `json:"applied"`
+	Waiting   []string  `json:"waiting,omitempty"` // files that are still being written
+	Commit    string    `json:"commit,omitempty"`  // the last one that was applied
+	Cluster   string    `json:"cluster,omitempty"` // its API server
+	Failed    []string  `json:"failed,omitempty"`
+	Held      string    `json:"held,omitempty"`
+	Down      string    `json:"down,omitempty"`
+	DownSince time.Time `json:"downSince,omitzero"`
+}
+
+func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) *repository {
+	r := &repository{
+		cfg: cfg, settle: c.Settle, rescan: c.Rescan, stateDir: c.StateDir,
+		cloneDir: c.cloneDir(cfg.Name), asideDir: c.asideDir(cfg.Name),
+		log: log.With("repository", cfg.Name), book: b,
+		remote:   poller.New(cfg.Interval),
+		requests: make(chan trigger),
+	}
+	var raws []string
+	for i := range cfg.Fabrics {
+		fc := &cfg.Fabrics[i]
+		f := &fabric{cfg: fc, policy: ingest.Policy{Namespace: fc.namespace(), Kinds: ingest.Hedgehog()}}
+		if fc.Cluster != nil {
+			f.cluster = newCluster(r, f)
+		}
+		r.fabrics = append(r.fabrics, f)
+		raws = append(raws, r.onDisk(fc.raw()))
+	}
+	r.watch = watcher.New(raws, watcher.Settle{Quiet: c.Settle.Quiet, Max: c.Settle.Max}, c.Rescan, r.log)
+	return r
+}
+
+// run owns the repository until ctx is done: every trigger wakes the cycle,
+// and nothing else does any work. It returns when all that it started ended.
+func (r *repository) run(ctx context.Context, firstLook func()) {
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer r.close()
+	for _, f := range r.fabrics {
+		if f.cluster != nil {
+			owned.Go(func() { f.cluster.run(ctx) })
+		}
+	}
+	owned.Go(func() { r.watch.Run(ctx) })
+	rescan := time.NewTicker(r.rescan)
+	defer rescan.Stop()
+
+	t := trigger{why: "start", full: true}
+	for {
+		rep := r.cycle(ctx, t)
+		r.finish(rep, t)
+		if firstLook != nil {
+			firstLook()
+			firstLook = nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.watch.C():
+			t = trigger{why: "drop"}
+		case <-r.remote.C():
+			t = trigger{why: "interval"}
+		case <-rescan.C:
+			t = trigger{why: "rescan", full: true}
+		case t = <-r.requests:
+		}
+	}
+}
+
+// finish publishes the outcome of a cycle.
+func (r *repository) finish(rep *report, t trigger) {
+	if r.again {
+		r.again = false
+		r.watch.Wake(r.settle.Quiet)
+	}
+	if rep.Error != "" {
+		r.log.Error("cycle stopped", "cycle", rep.Cycle, "trigger", rep.Trigger, "err", rep.Error)
+		r.watch.Wake(10 * time.Second)
+	}
+	r.publish(rep)
+	if t.fabric != "" {
+		// The cycle is the repository's; who asked for one fabric hears of it.
+		rep.Fabrics = slices.DeleteFunc(rep.Fabrics, func(f fabricReport) bool { return f.Name != t.fabric })
+	}
+	if t.done != nil {
+		t.done <- rep
+	}
+}
+
+// lookAgain asks for another cycle soon after this one.
+func (r *repository) lookAgain() { r.again = true }
+
+func (r *repository) newReport(t trigger) *report {
+	rep := &report{Repository: r.cfg.Name, Cycle: newCycleID(), Trigger: t.why, DryRun: t.dryRun}
+	for _, f := range r.fabrics {
+		rep.Fabrics = append(rep.Fabrics, fabricReport{Name: f.cfg.Name})
+	}
+	return rep
+}
+
+// open makes sure that there is a working clone and that the short ways to
+// the raw directories lead into it.
+func (r *repository) open(ctx context.Context) error {
+	if r.clone == nil {
+		o := checkout.Options{
+			Dir: r.cloneDir, URL: r.cfg.URL, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
+			AsideDir: r.asideDir,
+			Progress: func(phase string, done, total int) {
+				if r.progress != nil {
+					r.progress(phase, done, total)
+				}
+			},
+		}
+		for _, f := range r.fabrics {
+			o.Inputs = append(o.Inputs, f.cfg.raw())
+			o.Exclude = append(o.Exclude, "/"+f.cfg.unmanaged()+"/", "/"+f.cfg.raw()+"/**/.*"+watcher.SpentSuffix, "/"+f.cfg.raw()+"/.*"+watcher.SpentSuffix)
+		}
+		c, err := checkout.Open(ctx, o)
+		if err != nil {
+			return err
+		}
+		r.clone = c
+	}
+	for _, f := range r.fabrics {
+		if err := r.layRaw(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// layRaw makes a fabric's raw directory, which git does not keep when it is
+// empty, and the short way to it, <stateDir>/raw/<fabric>. At the first look
+// it also sees to files that a crash left half retired.
+func (r *repository) layRaw(f *fabric) error {
+	dir := r.onDisk(f.cfg.raw())
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := durable.MkdirAll(dir, 0o775); err != nil {
+			return fmt.Errorf("making %s: %w", dir, err)
+		}
+	} else if err != nil {
+		return fmt.Errorf("looking at %s: %w", dir, err)
+	}
+	link := filepath.Join(r.stateDir, "raw", f.cfg.Name)
+	if to, err := os.Readlink(link); err == nil && to == dir {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+		return fmt.Errorf("making %s: %w", filepath.Dir(link), err)
+	}
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("replacing %s: %w", link, err)
+	}
+	return os.Symlink(dir, link)
+}
+
+// restore undoes what people edited in managed/ by hand, keeping it aside,
+// and finishes the removal of raw files that a crash interrupted.
+func (r *repository) restore(ctx context.Context, rep *report) error {
+	var dirs []string
+	for _, f := range r.fabrics {
+		dirs = append(dirs, f.cfg.managed())
+		_, err := watcher.Sweep(r.onDisk(f.cfg.raw()), ingest.MaxFile, func(_ string, data []byte) bool {
+			_, ok := r.book.inventory().Archived(f.cfg.Name, string(checkout.BlobHash(data)))
+			return ok
+		})
+		if err != nil {
+			return fmt.Errorf("sweeping %s: %w", f.cfg.raw(), err)
+		}
+	}
+	asides, err := r.clone.Restore(ctx, dirs)
+	return errors.Join(err, r.recordAsides(rep, asides))
+}
+
+// push sends what the remote does not have. It returns checkout.ErrRaced
+// when somebody else was first.
+func (r *repository) push(ctx context.Context, t trigger, rep *report) error {
+	head, err := r.clone.Head()
+	if err != nil {
+		return err
+	}
+	up, err := r.clone.Upstream()
+	if err != nil || head == up {
+		return err
+	}
+	if rep.Pull.Error != "" {
+		rep.Push.Skipped = "the remote is not to be had"
+		return nil
+	}
+	if r.remote.Failing() && !t.ask && !r.remoteDue() {
+		rep.Push.Skipped = "the remote is failing; next try at " + r.remote.Due().Format(time.TimeOnly)
+		return nil
+	}
+	commits, err := r.clone.Log(up, head)
+	if err != nil {
+		return err
+	}
+	t.report("push", 0, len(commits))
+	if err := r.clone.Push(ctx); err != nil {
+		if errors.Is(err, checkout.ErrRaced) {
+			// They are planned anew. The first try is nobody's business but
+			// the report's.
+			rep.Commits = nil
+		}
+		return err
+	}
+	rep.Push = pushReport{Commits: len(commits), Head: string(head)}
+	r.remoteSucceeded(rep.Cycle)
+	return r.clone.SaveRef(baseRef, head)
+}
+
+func hashes(commits []checkout.Commit) []string {
+	out := make([]string, len(commits))
+	for i, c := range commits {
+		out[i] = string(c.Hash)
+	}
+	return out
+}
+
+// apply hands what the remote has to each fabric's cluster.
+func (r *repository) apply(t trigger, rep *report) error {
+	up, err := r.clone.Upstream()
+	if err != nil {
+		return err
+	}
+	for i, f := range r.fabrics {
+		fr := &rep.Fabrics[i]
+		asked := t.fabric == "" || t.fabric == f.cfg.Name
+		switch {
+		case f.cluster == nil:
+			fr.Apply.Skipped = "no cluster is configured"
+		case up == "":
+			fr.Apply.Skipped = "the remote branch has no commit yet"
+		default:
+			done := make(chan applyReport, 1)
+			fr.applying = done
+			f.cluster.want(target{
+				commit: up, cycle: rep.Cycle, full: t.full && asked, prune: t.prune && asked, progress: t.progress, done: done,
+			})
+		}
+	}
+	return nil
+}
+
+// record appends to the journal on the repository's behalf.
+func (r *repository) record(recs ...journal.Record) error {
+	for i := range recs {
+		recs[i].Repository = r.cfg.Name
+	}
+	return r.book.append(recs...)
+}
+
+// remoteFailed notes that the remote cannot be used. The journal hears of it
+// once, when it begins or changes its face, not at each try.
+func (r *repository) remoteFailed(cycle string, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	r.remote.Failed()
+	r.mu.Lock()
+	news := r.status.Down != err.Error()
+	if r.status.Down == "" {
+		r.status.DownSince = time.Now()
+	}
+	r.status.Down = err.Error()
+	r.mu.Unlock()
+	if news {
+		r.record(journal.Record{Cycle: cycle, Step: journal.StepFault, Error: err.Error()})
+	}
+}
+
+func (r *repository) remoteSucceeded(cycle string) {
+	r.remote.Succeeded()
+	r.mu.Lock()
+	down, since := r.status.Down, r.status.DownSince
+	r.status.Down, r.status.DownSince = "", time.Time{}
+	r.status.Looked = time.Now()
+	r.mu.Unlock()
+	if down != "" {
+		r.record(journal.Record{Cycle: cycle, Step: journal.StepClear, Took: time.Since(since)})
+	}
+}
+
+func (r *repository) remoteDue() bool { return !time.Now().Before(r.remote.Due()) }
+
+// publish refreshes what status shows.
+func (r *repository) publish(rep *report) {
+	var head, up checkout.Hash
+	unpushed := 0
+	if r.clone != nil {
+		head, _ = r.clone.Head()
+		up, _ = r.clone.Upstream()
+		if head != up {
+			commits, _ := r.clone.Log(up, head)
+			unpushed = len(commits)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &r.status
+	s.Name, s.URL, s.Branch = r.cfg.Name, r.cfg.URL, r.cfg.Branch
+	s.Head, s.Unpushed = string(head), unpushed
+	s.Next, s.Cycle, s.Error = r.remote.Due(), rep.Cycle, rep.Error
+	s.Cycles++
+	if len(s.Fabrics) != len(r.fabrics) {
+		s.Fabrics = make([]fabricStatus, len(r.fabrics))
+	}
+	for i, f := range r.fabrics {
+		fs := &s.Fabrics[i]
+		fs.Name, fs.Raw = f.cfg.Name, filepath.Join(r.stateDir, "raw", f.cfg.Name)
+		if fr := rep.fabric(f.cfg.Name); fr != nil {
+			fs.Waiting = fr.Waiting
+		}
+	}
+}
+
+// currentStatus is a copy of what status shows; any goroutine may call it.
+func (r *repository) currentStatus() repositoryStatus {
+	r.mu.Lock()
+	s := r.status
+	s.Fabrics = append([]fabricStatus(nil), s.Fabrics...)
+	r.mu.Unlock()
+	for i := range s.Fabrics {
+		fs := &s.Fabrics[i]
+		n := r.book.inventory().Counts(fs.Name)
+		fs.Objects, fs.Applied = n.Pending+n.Applied+n.Failed, n.Applied
+		if f := r.fabricNamed(fs.Name); f.cluster != nil {
+			f.cluster.fill(fs)
+		}
+	}
+	return s
+}
+
+func (r *repository) close() {
+	if r.clone != nil {
+		if err := r.clone.Close(); err != nil {
+			r.log.Error("closing the clone", "err", err)
+		}
+	}
+	r.remote.Stop()
+}
+
+func (r *repository) onDisk(p string) string { return filepath.Join(r.cloneDir, filepath.FromSlash(p)) }
+
+func (r *repository) fabricNamed(name string) *fabric {
+	for _, f := range r.fabrics {
+		if f.cfg.Name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// fabricOf names the fabric that a path in the repository belongs to.
+func (r *repository) fabricOf(p string) string {
+	for _, f := range r.fabrics {
+		if strings.HasPrefix(p, f.cfg.Path+"/") {
+			return f.cfg.Name
+		}
+	}
+	return ""
+}
+
+// owner is the git identity of who dropped a file: its owner on this host.
+func (r *repository) owner(f *watcher.File) checkout.Signature {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return checkout.Signature{Name: f.Owner, Email: f.Owner + "@" + host, When: f.Time}
+}
+
+func (a Auth) checkout() checkout.Auth {
+	return checkout.Auth{
+		Username: a.Username, PasswordFile: a.PasswordFile, SSHKeyFile: a.SSHKeyFile,
+		KnownHostsFile: a.KnownHostsFile, CAFile: a.CAFile,
+	}
+}
+
+// inOrder sorts paths by when their commits came, oldest first, and returns
+// those commits.
+func (r *repository) inOrder(tip checkout.Hash, paths []string) (map[string]checkout.Commit, error) {
+	by, err := r.clone.Introduced(tip, paths)
+	if err != nil {
+		return nil, err
+	}
+	return by, nil
+}

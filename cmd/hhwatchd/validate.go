@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hhwatchd/hhwatchd/apply"
+	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/ingest"
+)
+
+// A finding is one thing that validate looked at.
+type finding struct {
+	Subject string `json:"subject"`
+	OK      bool   `json:"ok"`
+	Detail  string `json:"detail"`
+}
+
+// validateTimeout bounds the questions to one remote or one cluster.
+const validateTimeout = 30 * time.Second
+
+func validateCommand(o *options) *cobra.Command {
+	var fabric, namespace string
+	cmd := &cobra.Command{
+		Use:   "validate [FILE|DIRECTORY]... [--fabric NAME]",
+		Short: "Check remotes, credentials, fabric directories and clusters; or the given files",
+		Long: `Without arguments, check what the config names: that each remote can be
+reached with its credentials, has the branch and takes pushes; that the fabric
+directories are in order; that each cluster can be reached and grants the
+rights that are needed.
+
+With files and directories, give the verdict that ingestion would give, with
+no daemon, no config and no network: for a pre-commit hook, or CI.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				policy := ingest.Policy{Namespace: namespace, Kinds: ingest.Hedgehog()}
+				return o.validateFiles(cmd.OutOrStdout(), policy, args)
+			}
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			return o.validateConfig(cmd.Context(), cmd.OutOrStdout(), cfg, fabric)
+		},
+	}
+	cmd.Flags().StringVar(&fabric, "fabric", "", "only the fabric `NAME` and its repository")
+	cmd.Flags().StringVar(&namespace, "namespace", "default", "the fabric's own `NAMESPACE`, when files are given")
+	o.outputFlag(cmd)
+	return cmd
+}
+
+// validateFiles reads files as one batch in the order given, as ingestion
+// would.
+func (o *options) validateFiles(w io.Writer, policy ingest.Policy, args []string) error {
+	type verdict struct {
+		File     string   `json:"file"`
+		OK       bool     `json:"ok"`
+		Objects  []string `json:"objects,omitempty"`
+		Problems []string `json:"problems,omitempty"`
+	}
+	var verdicts []verdict
+	bad := false
+	read := func(name string) error {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		v := policy.Read(ingest.File{Path: filepath.ToSlash(name), Data: data})
+		out := verdict{File: name, OK: len(v.Problems) == 0}
+		for _, p := range v.Problems {
+			out.Problems = append(out.Problems, p.String())
+		}
+		for _, obj := range v.Objects {
+			out.Objects = append(out.Objects, obj.ID.String())
+		}
+		bad = bad || !out.OK
+		verdicts = append(verdicts, out)
+		return nil
+	}
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		if err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			if err := read(arg); err != nil {
+				return err
+			}
+			continue
+		}
+		err = filepath.WalkDir(arg, func(name string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			rel, _ := filepath.Rel(arg, name)
+			if !d.Type().IsRegular() || !ingest.IsInput(filepath.ToSlash(rel)) {
+				return nil
+			}
+			return read(name)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if o.output == "json" {
+		if err := printJSON(w, verdicts); err != nil {
+			return err
+		}
+	} else {
+		for _, v := range verdicts {
+			if v.OK {
+				fmt.Fprintf(w, "%s: good: %s\n", v.File, plural(len(v.Objects), "object"))
+			}
+			for _, p := range v.Problems {
+				fmt.Fprintln(w, p)
+			}
+		}
+	}
+	if bad {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+func (o *options) validateConfig(ctx context.Context, w io.Writer, cfg *Config, fabric string) error {
+	var findings []finding
+	add := func(subject string, err error, good string) {
+		f := finding{subject, err == nil, good}
+		if err != nil {
+			f.Detail = err.Error()
+		}
+		findings = append(findings, f)
+	}
+	for i := range cfg.Repositories {
+		rc := &cfg.Repositories[i]
+		if !concerns(rc, "", fabric) {
+			continue
+		}
+		validateRemote(ctx, rc, add)
+		for j := range rc.Fabrics {
+			fc := &rc.Fabrics[j]
+			if fabric != "" && fc.Name != fabric {
+				continue
+			}
+			validateDirectory(cfg, rc, fc, add)
+			validateCluster(ctx, fc, add)
+		}
+	}
+	failed := false
+	for _, f := range findings {
+		failed = failed || !f.OK
+	}
+	if o.output == "json" {
+		if err := printJSON(w, findings); err != nil {
+			return err
+		}
+	} else {
+		t := table(w, "WHAT", "", "DETAIL")
+		for _, f := range findings {
+			mark := "ok"
+			if !f.OK {
+				mark = "FAILED"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\n", f.Subject, mark, f.Detail)
+		}
+		t.Flush()
+	}
+	if failed {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+func validateRemote(ctx context.Context, rc *RepositoryConfig, add func(string, error, string)) {
+	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
+	defer cancel()
+	p, err := checkout.Probe(ctx, checkout.Options{URL: rc.URL, Branch: rc.Branch, Auth: rc.Auth.checkout()})
+	add("remote "+rc.Name, err, "answers at "+rc.URL)
+	if err != nil {
+		return
+	}
+	if p.Head == "" && !p.Empty {
+		add("branch "+rc.Branch, fmt.Errorf("is not there"), "")
+	} else {
+		add("branch "+rc.Branch, nil, "at "+orNone(short(string(p.Head))))
+	}
+	add("push to "+rc.Name, p.Push, "is allowed")
+}
+
+// validateDirectory looks at the fabric's directory in the working clone, if
+// there is one yet.
+func validateDirectory(cfg *Config, rc *RepositoryConfig, fc *FabricConfig, add func(string, error, string)) {
+	subject := "directory of " + fc.Name
+	root := filepath.Join(cfg.cloneDir(rc.Name), filepath.FromSlash(fc.Path))
+	var missing []string
+	for _, dir := range []string{"raw", "managed", "unmanaged"} {
+		info, err := os.Stat(filepath.Join(root, dir))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, dir+"/")
+		case err != nil:
+			add(subject, err, "")
+			return
+		case !info.IsDir():
+			add(subject, fmt.Errorf("%s is not a directory", filepath.Join(root, dir)), "")
+			return
+		}
+	}
+	switch {
+	case len(missing) == 3:
+		add(subject, nil, "not cloned here or not laid out yet; hhwatchd init lays it out")
+	case len(missing) > 0:
+		add(subject, nil, strings.Join(missing, ", ")+" missing; made when needed")
+	default:
+		add(subject, nil, root)
+	}
+}
+
+func validateCluster(ctx context.Context, fc *FabricConfig, add func(string, error, string)) {
+	subject := "cluster of " + fc.Name
+	if fc.Cluster == nil {
+		add(subject, nil, "none is configured; nothing is applied")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
+	defer cancel()
+	api, err := apply.Connect(apply.Config{Kubeconfig: fc.Cluster.Kubeconfig, Context: fc.Cluster.Context, Namespace: fc.Cluster.Namespace})
+	if err != nil {
+		add(subject, err, "")
+		return
+	}
+	defer api.Close()
+	var kinds []apply.Kind
+	for _, k := range ingest.Hedgehog() {
+		kinds = append(kinds, apply.Kind{Group: k.Group, Version: k.Version, Kind: k.Kind, Plural: k.Plural})
+	}
+	health, err := api.Check(ctx, kinds)
+	if err != nil {
+		add(subject, err, "")
+		return
+	}
+	add(subject, nil, fmt.Sprintf("Kubernetes %s at %s", health.Version, health.Server))
+	problems := health.Problems()
+	if len(problems) == 0 {
+		add("kinds and rights in "+fc.Name, nil, "all "+fmt.Sprint(len(kinds))+" kinds are known, and all rights granted")
+	}
+	for _, p := range problems {
+		add("kinds and rights in "+fc.Name, errors.New(p), "")
+	}
+}
