@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+
+GO          ?= go
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.1
+
+.PHONY: all build check test demo bench fuzz deb setup controlplane clean
+
+all: build
+
+build: ## build bin/hhwatchd
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/hhwatchd ./cmd/hhwatchd
+
+check: ## format, vet, staticcheck, and the tests that need no API server
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	cd test/controlplane && $(GO) mod verify >/dev/null && gofmt -l . | (! grep .)
+	$(GO) test -short ./...
+
+test: setup controlplane ## all tests, on real servers, with the race detector
+	$(GO) vet ./...
+	$(GO) test -race -timeout 20m ./...
+
+setup: ## install what tests need and is missing (Debian)
+	@test/setup.sh
+
+controlplane: ## build the Kubernetes API server that tests use, once
+	@$(GO) run ./test/kube/build
+
+demo: setup controlplane build ## the whole thing on one screen
+	@$(GO) run ./test/demo -hhwatchd bin/hhwatchd
+
+bench: setup controlplane build ## figures, beside git and kubectl
+	@$(GO) run ./test/bench -hhwatchd bin/hhwatchd
+
+fuzz: ## each fuzz target for a minute
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime 1m $$pkg; \
+		done; \
+	done
+
+deb: ## build dist/hhwatchd_*.deb
+	packaging/deb/build.sh
+
+clean:
+	rm -rf bin dist
