@@ -60,6 +60,9 @@ func (r *Record) sentence() string {
 		s += r.tally()
 	case StepManaged:
 		s = "managed/ was changed by " + short(r.To) + r.tally()
+		if len(r.Objects) == 0 {
+			s += ", but no object in it"
+		}
 	case StepAside:
 		s = "set aside local work"
 		if r.File != nil {

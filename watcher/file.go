@@ -67,7 +67,9 @@ func identify(st *unix.Stat_t) identity {
 // [Watcher.Await]), [ErrGone], [fs.ErrPermission]. A file larger than max
 // bytes is not read: the File is returned without Data, for [File.Move], along
 // with [ErrTooBig]. An empty file is ErrBusy until it has been empty for the
-// quiet period, because most are about to be filled.
+// quiet period: most are about to be filled, and a file that open(2) has just
+// created is there for a moment before it is open, without a writer to see.
+// So quiet should not be zero.
 func Read(dir, path string, quiet time.Duration, max int64) (*File, error) {
 	root, err := os.Open(dir)
 	if err != nil {

@@ -136,6 +136,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	defer rescan.Stop()
 	check := time.NewTimer(0)
 	await := time.NewTimer(0)
+	await.Stop()
 	wakeAt := time.NewTimer(0)
 	wakeAt.Stop()
 

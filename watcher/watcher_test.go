@@ -53,7 +53,7 @@ func quiet(t *testing.T, w *Watcher) {
 	for {
 		select {
 		case <-w.C():
-		case <-time.After(150 * time.Millisecond):
+		case <-time.After(75 * time.Millisecond):
 			return
 		}
 	}
@@ -297,6 +297,8 @@ func TestOverflow(t *testing.T) {
 	}
 	// Keep Run from receiving, in a place where it waits for this lock.
 	w.mu.Lock()
+	unlock := sync.OnceFunc(w.mu.Unlock)
+	defer unlock()
 	w.ask()
 	until(t, "Run has taken the question", func() bool { return len(w.asked) == 0 })
 	// Each rename is two events. Besides the queue, some thousand events fit
@@ -312,7 +314,7 @@ func TestOverflow(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "late/r"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	w.mu.Unlock()
+	unlock()
 	quiet(t, w)
 	write(t, dir, "late/r/x.yaml", "x")
 	wakesUntil(t, w, dir, "late/r/x.yaml")

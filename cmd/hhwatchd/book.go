@@ -43,24 +43,5 @@ func (b *book) mirror(rec journal.Record) {
 		}
 		// No journald to be had: the log says it.
 	}
-	b.log.Log(context.Background(), level(rec), rec.String(), "cycle", rec.Cycle)
-}
-
-// level is the severity at which a record is logged.
-func level(rec journal.Record) slog.Level {
-	switch rec.Step {
-	case journal.StepFault, journal.StepDamaged:
-		return slog.LevelError
-	case journal.StepReject, journal.StepAside, journal.StepTorn, journal.StepReplan:
-		return slog.LevelWarn
-	}
-	for _, o := range rec.Objects {
-		if o.Error != "" {
-			return slog.LevelError
-		}
-	}
-	if rec.Error != "" {
-		return slog.LevelError
-	}
-	return slog.LevelInfo
+	b.log.Log(context.Background(), rec.Level(), rec.String(), "cycle", rec.Cycle)
 }

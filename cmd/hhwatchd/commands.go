@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,7 +73,8 @@ func (o *options) request(cmd *cobra.Command, q syncRequest, runOnce bool) error
 	case err == nil:
 		reports, err = c.sync(cmd.Context(), q, progress)
 	case errors.Is(err, errNoDaemon) && runOnce:
-		log, _ := newLog(false)
+		// The report says what there is to say.
+		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 		t := q.trigger()
 		t.progress = progress
 		reports, err = once(cmd.Context(), cfg, log, q.Repository, t)

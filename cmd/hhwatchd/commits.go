@@ -183,7 +183,9 @@ func (p *planned) summary() string {
 	for i := range p.inputs {
 		switch p.outcome(i) {
 		case journal.Rejected:
-			rejected++
+			if p.origin == journal.Pulled { // a rejected drop is not in the commit
+				rejected++
+			}
 		case journal.Ingested:
 			for _, o := range p.plan.Files[i].Outcomes {
 				count[string(o)]++

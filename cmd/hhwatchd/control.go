@@ -309,6 +309,9 @@ type inventoryItem struct {
 	journal.Entry
 }
 
+// stateManaged is how far an object comes where there is no cluster.
+const stateManaged journal.State = "managed"
+
 func inventoryOf(cfg *Config, inv *journal.Inventory, fabric string) []inventoryItem {
 	items := []inventoryItem{}
 	for _, rc := range cfg.Repositories {
@@ -317,7 +320,11 @@ func inventoryOf(cfg *Config, inv *journal.Inventory, fabric string) []inventory
 				continue
 			}
 			for _, it := range inv.Objects(f.Name) {
-				items = append(items, inventoryItem{f.Name, it.State(), it})
+				state := it.State()
+				if f.Cluster == nil {
+					state = stateManaged
+				}
+				items = append(items, inventoryItem{f.Name, state, it})
 			}
 		}
 	}

@@ -166,7 +166,7 @@ func (o *options) validateConfig(ctx context.Context, w io.Writer, cfg *Config, 
 			return err
 		}
 	} else {
-		t := table(w, "WHAT", "", "DETAIL")
+		t := table(w, "WHAT", "RESULT", "DETAIL")
 		for _, f := range findings {
 			mark := "ok"
 			if !f.OK {

@@ -247,7 +247,6 @@ func TestEveryTrigger(t *testing.T) {
 		{"sync --once", "", func(w *world, name string) { push(w, name); w.must("sync", "--once") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, options{cluster: true, interval: tt.interval})
 			tt.do(w, "vpc-1")
 			w.inCluster(vpcs, "vpc-1")

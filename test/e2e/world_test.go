@@ -26,6 +26,7 @@ var binary string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		defer stopClusters()
 		dir, err := os.MkdirTemp("", "hhwatchd-e2e-")
 		if err != nil {
 			panic(err)
@@ -78,7 +79,7 @@ func newWorld(t *testing.T, o options) *world {
 		if crds == "" {
 			crds = kube.FixtureCRDs()
 		}
-		w.kube = kube.Start(t, kube.Options{CRDs: []string{crds}})
+		w.kube = cluster(t, crds)
 	}
 	if o.interval == "" {
 		o.interval = "1h"
@@ -111,6 +112,47 @@ repositories:
 	}
 	write(t, w.config, b.String())
 	return w
+}
+
+// clusters are the API servers that tests share, by their CRDs: starting one
+// for each test would take most of the time.
+var clusters = map[string]*kube.Server{}
+
+// cluster returns an API server that holds no object.
+func cluster(t *testing.T, crds string) *kube.Server {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs an API server")
+	}
+	s := clusters[crds]
+	if s == nil {
+		dir, err := os.MkdirTemp("", "hhwatchd-e2e-kube-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err = kube.Launch(t.Context(), kube.Options{Dir: dir, CRDs: []string{crds}}); err != nil {
+			t.Fatal(err)
+		}
+		clusters[crds] = s
+		clusterDirs = append(clusterDirs, dir)
+	}
+	for _, r := range resources {
+		if _, err := s.Do("DELETE", kube.Path(r, "default"), "", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+var clusterDirs []string
+
+func stopClusters() {
+	for _, s := range clusters {
+		s.Stop()
+	}
+	for _, dir := range clusterDirs {
+		os.RemoveAll(dir)
+	}
 }
 
 func write(t testing.TB, file, content string) {

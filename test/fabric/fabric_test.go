@@ -133,8 +133,8 @@ func TestCounts(t *testing.T) {
 // world is what the objects so far have said. Objects come in the order of
 // their references, so each can be checked against what came before.
 type world struct {
-	names    map[string]bool // "Kind/name"
-	ports    map[string]bool // and MAC addresses, in use
+	names    map[string]bool   // "Kind/name"
+	ports    map[string]bool   // and MAC addresses, in use
 	ranges   map[string][2]int // of a VLANNamespace
 	networks []netip.Prefix    // of the IPv4Namespace
 	subnets  map[netip.Prefix]bool
