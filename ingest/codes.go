@@ -85,7 +85,7 @@ var table = map[string]page{
 	},
 	documentLarge: {
 		"A document is too large",
-		"The API server takes requests of up to 3 MiB; a larger document could never be applied.",
+		"A document may have 1.5 MiB. The database of the API server (etcd) takes no larger object, so it could never be applied.",
 		"split the object, or move what makes it large elsewhere",
 	},
 	tooDeep: {
@@ -95,7 +95,7 @@ var table = map[string]page{
 	},
 	badAlias: {
 		"Aliases that contain themselves or expand too far",
-		"An alias (*name) stands for all that its anchor (&name) holds. Expanded, a document may have 3 MiB, as much as the API server takes. An anchor that contains its own alias has no end.",
+		"An alias (*name) stands for all that its anchor (&name) holds. Expanded, a document may have 1.5 MiB, as much as one without aliases. An anchor that contains its own alias has no end.",
 		"write the values out instead of using aliases",
 	},
 	tooManyProblems: {

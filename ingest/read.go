@@ -79,6 +79,9 @@ func (p Policy) read(f File, ps *problems) []Object {
 	objects := make([]Object, 0, len(docs))
 	at := make(map[string]int, len(docs)) // managed path → index in objects
 	for _, doc := range docs {
+		if ps.more {
+			break // nothing that follows could still be listed
+		}
 		o, ok := p.readDocument(doc, ps)
 		if !ok {
 			continue

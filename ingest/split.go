@@ -14,10 +14,11 @@ const MaxFile = 16 << 20
 // Bounds on what is read. They keep memory and time in proportion to the
 // largest file, whatever it holds.
 const (
-	// maxDocument is the most that the API server takes in one request
-	// (MaxRequestBodyBytes of k8s.io/apiserver/pkg/server.Config). It bounds
-	// the text of one document, and what its aliases expand to.
-	maxDocument = 3 << 20
+	// maxDocument bounds the text of one document in bytes, and what its
+	// aliases expand to. etcd takes no larger object (its option
+	// --max-request-bytes), and the parsers need several hundred bytes of
+	// memory for one byte of the worst text.
+	maxDocument = 3 << 19
 
 	maxDepth = 100 // nested lists and mappings
 )

@@ -55,11 +55,6 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 	if len(b.again) > 0 {
 		rep.replanned = b.head
 	}
-	if t.layout {
-		if tip, err = r.commitLayout(tip, r.fabricNamed(t.fabric), rep); err != nil {
-			return "", err
-		}
-	}
 	total := 0
 	for _, p := range work {
 		total += len(p.plan.Writes)
@@ -255,6 +250,10 @@ func (r *repository) commitLayout(tip checkout.Hash, f *fabric, rep *report) (ch
 	if err != nil {
 		return "", err
 	}
+	taken := map[string]bool{}
+	for _, e := range entries {
+		taken[e.Path] = true
+	}
 	for _, e := range entries {
 		name := below(e.Path, f.cfg.Path)
 		if strings.Contains(name, "/") || !ingest.IsInput(name) || !slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(name)) {
@@ -264,9 +263,11 @@ func (r *repository) commitLayout(tip checkout.Hash, f *fabric, rep *report) (ch
 		if err != nil {
 			return "", err
 		}
-		changes = append(changes,
-			checkout.Change{Path: e.Path, Delete: true},
-			checkout.Change{Path: f.rawPath(name), Data: data})
+		to := f.rawPath(name)
+		for n := 1; taken[to]; n++ {
+			to = f.rawPath(numbered(name, n))
+		}
+		changes = append(changes, checkout.Change{Path: e.Path, Delete: true}, checkout.Change{Path: to, Data: data})
 	}
 	if len(changes) == 0 {
 		return tip, nil

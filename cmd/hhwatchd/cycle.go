@@ -92,6 +92,12 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			return err
 		}
 
+		if t.layout {
+			if base.tip, err = r.commitLayout(base.tip, r.fabricNamed(t.fabric), rep); err != nil {
+				return err
+			}
+		}
+
 		// Discover, validate, classify, process: pure, nothing is written.
 		work, err := r.plan(ctx, t, base, rep)
 		if err != nil {

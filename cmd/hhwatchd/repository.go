@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
@@ -219,6 +222,9 @@ func (r *repository) layRaw(f *fabric) error {
 		if err := durable.MkdirAll(dir, 0o775); err != nil {
 			return fmt.Errorf("making %s: %w", dir, err)
 		}
+		if err := letGroupDrop(dir); err != nil {
+			return fmt.Errorf("letting the group write to %s: %w", dir, err)
+		}
 	} else if err != nil {
 		return fmt.Errorf("looking at %s: %w", dir, err)
 	}
@@ -233,6 +239,28 @@ func (r *repository) layRaw(f *fabric) error {
 		return fmt.Errorf("replacing %s: %w", link, err)
 	}
 	return os.Symlink(dir, link)
+}
+
+// letGroupDrop lets the directory's group put files into it and into what is
+// made below it, whatever the umask of whoever makes it. It is done by POSIX
+// ACLs, because chmod(2) would clear the setgid bit that the directory has
+// from its parent, and setting that bit is what a hardened unit forbids
+// (RestrictSUIDSGID). The attribute's format is that of
+// linux/posix_acl_xattr.h: a version, and an entry each for user, group and
+// others.
+func letGroupDrop(dir string) error {
+	acl := binary.LittleEndian.AppendUint32(nil, 2)
+	for _, e := range [][2]uint16{{0x01, 7}, {0x04, 7}, {0x20, 5}} {
+		acl = binary.LittleEndian.AppendUint16(acl, e[0])
+		acl = binary.LittleEndian.AppendUint16(acl, e[1])
+		acl = binary.LittleEndian.AppendUint32(acl, 0xffffffff) // no one in particular
+	}
+	for _, attr := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+		if err := unix.Setxattr(dir, attr, acl, 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return nil
 }
 
 // restore undoes what people edited in managed/ by hand, keeping it aside,
