@@ -10,10 +10,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"os/user"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -117,6 +120,12 @@ func lockState(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
+	if info, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("looking at the state directory: %w", err)
+	} else if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != os.Geteuid() {
+		// What root leaves there the service's user could not write to.
+		return nil, fmt.Errorf("%s belongs to another user: run it as that one: runuser -u %s -- hhwatchd …", dir, userName(uid))
+	}
 	name := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -136,6 +145,14 @@ func lockState(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("locking %s: %w", name, err)
 	}
 	return func() { f.Close() }, nil
+}
+
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "#" + id
 }
 
 func writePID(f *os.File) error {
