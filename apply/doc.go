@@ -26,12 +26,14 @@
 // of ours takes it out of our entry, so a change by hand is seen even where
 // values are hard to compare.
 //
-// Two things cannot be told from outside: whether an empty map in a file
-// stands for "this map, whatever others put into it" or for "an empty value",
-// and who added a field within a list that the API server takes as one value
-// (a default, a webhook, an earlier version of the file). In doubt the object
-// is sent; if it then still does not compare equal, the pair of file and live
-// object is remembered, and is left alone for as long as neither changes.
+// Sometimes the entry leaves doubt: it does not say whether an empty map in a
+// file stands for "a map, whatever others put into it" or for an empty value,
+// nor whether what a list that counts as one value has beyond the file is a
+// default or left over from an earlier version of the file. Only then the
+// schema of the kind is asked for. If an object still does not compare equal
+// after it was sent (a webhook insists on its own idea of a value), the pair
+// of file and live object is remembered, and is left alone for as long as
+// neither changes.
 //
 // # Order, isolation, failure
 //

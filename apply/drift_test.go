@@ -69,10 +69,10 @@ func TestFileChanges(t *testing.T) {
 	c := connect(t, s)
 	first := applied(t, c, from, true)
 	second := applied(t, c, to, true)
-	before := applies(t, s)
+	before := writes(t, s)
 	third := applied(t, connect(t, s), to, true)
-	if n := applies(t, s) - before; n != 0 {
-		t.Errorf("%d applies sent for what is as wanted", n)
+	if n := writes(t, s) - before; n != 0 {
+		t.Errorf("%d writes for what is as wanted", n)
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

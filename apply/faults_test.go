@@ -109,14 +109,15 @@ func TestUnreachable(t *testing.T) {
 	tests := []struct{ name, url, want string }{
 		{"refused", "https://" + refuses.Addr().String(), "cluster https://" + refuses.Addr().String() + ": dial tcp " + refuses.Addr().String() + ": connect: connection refused"},
 		{"silent", "https://" + silent.Addr().String(), "cluster https://" + silent.Addr().String() + " gives no answer within 200ms"},
-		{"no such host", "https://nothing.invalid:6443", "cluster https://nothing.invalid:6443: dial tcp: lookup nothing.invalid"},
 		{"something else", html.URL, "cluster " + html.URL + ": "},
 		{"password in the URL", "https://user:secret@" + refuses.Addr().String(), "cluster https://" + refuses.Addr().String() + ": "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := at(t, tt.url)
-			c.conn.readLimit = 200 * time.Millisecond
+			if tt.name == "silent" {
+				c.conn.readLimit = 200 * time.Millisecond
+			}
 			objs := shapes(t, "unreachable", 20)
 			ops := map[string]func(func(Result)) error{
 				"full":  func(report func(Result)) error { return c.Apply(t.Context(), objs, true, report) },

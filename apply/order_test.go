@@ -3,9 +3,30 @@
 package apply
 
 import (
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 )
+
+// TestDependencies keeps out what would double the memory of an idle daemon:
+// the types of all of Kubernetes' own APIs, which client-go's clientset and
+// its discovery client bring along.
+func TestDependencies(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, "k8s.io/client-go/dynamic") {
+		t.Fatalf("these are not the dependencies: %.200s", out)
+	}
+	for _, dep := range deps {
+		if strings.HasPrefix(dep, "k8s.io/api/") || strings.HasPrefix(dep, "k8s.io/client-go/kubernetes") {
+			t.Errorf("it depends on %s", dep)
+		}
+	}
+}
 
 func TestSort(t *testing.T) {
 	in := []Object{

@@ -83,15 +83,15 @@ func TestUnchanged(t *testing.T) {
 				t.Errorf("%s: compares unequal after it was applied", names[k.Name])
 			}
 		}
-		before := applies(t, s)
+		before := writes(t, s)
 		again := connect(t, s) // remembers nothing
 		for name, r := range applied(t, again, objs, full) {
 			if r.Outcome != Unchanged || r.ResourceVersion == "" || r.Err != nil {
 				t.Errorf("%s: again: %s %s %v", names[name], r.Outcome, r.Field, r.Err)
 			}
 		}
-		if n := applies(t, s) - before; n != 0 {
-			t.Errorf("full %t: %d applies sent for objects that are as wanted", full, n)
+		if n := writes(t, s) - before; n != 0 {
+			t.Errorf("full %t: %d writes for objects that are as wanted", full, n)
 		}
 	}
 }

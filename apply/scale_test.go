@@ -4,8 +4,12 @@ package apply
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hhwatchd/hhwatchd/test/kube"
@@ -63,25 +67,10 @@ spec: {permit: [{%[1]s-%[2]d: {}, vpc-2: {subnets: [default]}}]}
 	return objs
 }
 
-// writes returns how many writing requests for Hedgehog's kinds the API server
-// has counted. (It also writes leases of its own.)
-func writes(t testing.TB, s *kube.Server) (n int) {
-	t.Helper()
-	for _, verb := range []string{"APPLY", "PATCH", "POST", "PUT", "DELETE", "DELETECOLLECTION"} {
-		for _, group := range []string{wiring, vpc, gateway} {
-			f, err := s.Metric("apiserver_request_total", map[string]string{"verb": verb, "group": group})
-			if err != nil {
-				t.Fatal(err)
-			}
-			n += int(f)
-		}
-	}
-	return n
-}
-
 // checkNoop applies objs once, and then again and again without a write.
 func checkNoop(t *testing.T, s *kube.Server, objs []Object) {
 	t.Helper()
+	start := writes(t, s)
 	first := map[Outcome]int{}
 	c := connect(t, s)
 	err := c.Apply(t.Context(), objs, true, func(r Result) {
@@ -97,8 +86,8 @@ func checkNoop(t *testing.T, s *kube.Server, objs []Object) {
 		t.Errorf("first: %v, want %d created", first, len(objs))
 	}
 	before := writes(t, s)
-	if before < len(objs) {
-		t.Errorf("%d writes counted for %d objects", before, len(objs))
+	if before-start != len(objs) {
+		t.Errorf("%d writes for %d objects", before-start, len(objs))
 	}
 	for i := range 4 {
 		if i == 2 {
@@ -131,6 +120,47 @@ func TestNoop(t *testing.T) {
 		objs = append(objs, objects(t, fmt.Sprintf("apiVersion: wiring.githedgehog.com/v1beta1\nkind: SwitchGroup\nmetadata: {name: noop-many-%d}\nspec: {}", i))...)
 	}
 	checkNoop(t, s, objs)
+}
+
+// TestFewAmongMany applies changed objects of a kind of which there are many:
+// what it costs goes by the former.
+func TestFewAmongMany(t *testing.T) {
+	s := testServer(t)
+	many := shapes(t, "many", 200)
+	applied(t, connect(t, s), many, true)
+	var gets, lists atomic.Int32
+	c := behind(t, s, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet {
+			if strings.HasSuffix(r.URL.Path, "/shapes") {
+				lists.Add(1)
+			} else {
+				gets.Add(1)
+			}
+		}
+		return false
+	})
+	tests := []struct{ few, maxGets, maxLists int32 }{
+		{few: 1, maxGets: 1},
+		{few: inFlight, maxGets: inFlight},
+		{few: 20, maxGets: 20, maxLists: 1}, // whose answer says that there are too many
+		{few: 180, maxLists: 3},
+	}
+	for _, tt := range tests {
+		gets.Store(0)
+		lists.Store(0)
+		objs := slices.Clone(many[200-tt.few:])
+		objs = append(objs[1:], shapes(t, fmt.Sprintf("few-%d", tt.few), 1)...)
+		outcomes := map[Outcome]int32{}
+		for _, r := range applied(t, c, objs, false) {
+			outcomes[r.Outcome]++
+		}
+		if outcomes[Unchanged] != tt.few-1 || outcomes[Created] != 1 {
+			t.Errorf("%d of them: %v", tt.few, outcomes)
+		}
+		if g, l := gets.Load(), lists.Load(); g > tt.maxGets || l > tt.maxLists {
+			t.Errorf("%d of them: %d gets and %d lists, want at most %d and %d", tt.few, g, l, tt.maxGets, tt.maxLists)
+		}
+	}
 }
 
 // TestSamples applies the files that people have put into a raw directory.

@@ -128,14 +128,14 @@ spec:
 	if got := live(t, s, o)["spec"].(map[string]any)["int"]; got != 1.0 {
 		t.Fatalf("the webhook did not add: %v", got)
 	}
-	before := applies(t, s)
+	before := writes(t, s)
 	for _, c := range []*Cluster{c, connect(t, s)} {
 		if r := one(t, c, o, true); r.Outcome != Unchanged {
 			t.Errorf("again: %s %s %v", r.Outcome, r.Field, r.Err)
 		}
 	}
-	if n := applies(t, s) - before; n != 0 {
-		t.Errorf("%d applies sent for what a webhook added", n)
+	if n := writes(t, s) - before; n != 0 {
+		t.Errorf("%d writes for what a webhook added", n)
 	}
 
 	// What is changed is tried, and then left.
@@ -143,14 +143,14 @@ spec:
 	if r := one(t, c, o, true); r.Outcome != Created {
 		t.Fatalf("first: %s %v", r.Outcome, r.Err)
 	}
-	before = applies(t, s)
+	before = writes(t, s)
 	for _, full := range []bool{true, false, true} {
 		if r := one(t, c, o, full); r.Outcome != Unchanged {
 			t.Errorf("again: %s %s %v", r.Outcome, r.Field, r.Err)
 		}
 	}
-	if n := applies(t, s) - before; n != 0 {
-		t.Errorf("%d applies sent for what a webhook insists on", n)
+	if n := writes(t, s) - before; n != 0 {
+		t.Errorf("%d writes for what a webhook insists on", n)
 	}
 	// Until the file changes, or somebody else changes the object.
 	o = named(t, fmt.Sprintf(file+"  map: {a: x}\n", "changes", "a"), "webhook-changes")
