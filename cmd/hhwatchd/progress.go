@@ -62,6 +62,7 @@ func bars(w io.Writer) (progressFunc, func()) {
 				progressbar.OptionFullWidth(),
 				progressbar.OptionClearOnFinish(),
 			)
+			return // the rate is measured from here on
 		}
 		if total > 0 {
 			bar.Set(done)
