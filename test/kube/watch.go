@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 )
 
 // A Watch is a stream of the changes of a resource, as the API server sends
@@ -42,20 +43,30 @@ func (s *Server) Watch(ctx context.Context, resource, namespace string) (*Watch,
 		return nil, fmt.Errorf("GET %s: %w", path, err)
 	}
 	path += "?watch=true&resourceVersion=" + list.Metadata.ResourceVersion
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, nil)
-	if err != nil {
-		return nil, err
-	}
 	unlimited := http.Client{Transport: s.admin.Transport}
-	resp, err := unlimited.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, nil)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := unlimited.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusOK {
+			return &Watch{path, resp.Body, json.NewDecoder(resp.Body)}, nil
+		}
 		resp.Body.Close()
-		return nil, fmt.Errorf("GET %s: %w", path, &StatusError{Code: resp.StatusCode})
+		if resp.StatusCode != http.StatusTooManyRequests {
+			return nil, fmt.Errorf("GET %s: %w", path, &StatusError{Code: resp.StatusCode})
+		}
+		// The cache that watches are served from is not filled yet.
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("GET %s: %w", path, ctx.Err())
+		}
 	}
-	return &Watch{path, resp.Body, json.NewDecoder(resp.Body)}, nil
 }
 
 // Next waits for the next event.
