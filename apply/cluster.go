@@ -82,6 +82,16 @@ func Connect(cfg Config) (*Cluster, error) {
 	return c, nil
 }
 
+// Server returns the API server's URL, as the kubeconfig was last read.
+func (c *Cluster) Server() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		return ""
+	}
+	return c.conn.server
+}
+
 // Close closes idle connections. The Cluster can still be used, and will
 // connect again.
 func (c *Cluster) Close() {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/hhwatchd/hhwatchd/journal"
 )
@@ -16,6 +17,7 @@ type book struct {
 	j        *journal.Journal
 	log      *slog.Logger
 	journald bool
+	appends  atomic.Int64 // how often append had something to do
 }
 
 func (b *book) inventory() *journal.Inventory { return b.j.Inventory() }
@@ -30,6 +32,7 @@ func (b *book) append(recs ...journal.Record) error {
 	if err := b.j.Append(recs...); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
+	b.appends.Add(1)
 	for _, rec := range recs {
 		b.mirror(rec)
 	}

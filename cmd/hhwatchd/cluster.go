@@ -364,7 +364,14 @@ func (c *cluster) settle(t target, rep *applyReport) {
 	} else {
 		c.retry.Succeeded()
 	}
+	server := ""
+	if c.api != nil {
+		server = c.api.Server()
+	}
 	c.mu.Lock()
+	if server != "" {
+		c.status.Cluster = server
+	}
 	down, since := c.status.Down, c.status.DownSince
 	c.status.Down = rep.Error
 	if rep.Error == "" {
@@ -393,7 +400,10 @@ func (c *cluster) settle(t target, rep *applyReport) {
 func (c *cluster) fill(fs *fabricStatus) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fs.Cluster = c.fabric.cfg.Cluster.Kubeconfig
+	fs.Cluster = c.status.Cluster
+	if fs.Cluster == "" {
+		fs.Cluster = c.fabric.cfg.Cluster.Kubeconfig
+	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
 	fs.Down, fs.DownSince = c.status.Down, c.status.DownSince
 }

@@ -13,6 +13,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,6 +102,7 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 	})
 	status := time.NewTicker(10 * time.Second)
 	defer status.Stop()
+	var worked, freed int64
 	for {
 		select {
 		case <-ctx.Done():
@@ -111,6 +113,13 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 			s.reload(ctx)
 		case <-status.C:
 			notify(s.statusLine())
+			// The daemon works in bursts. When one is over, what it needed is
+			// given back to the system, where the runtime would keep it.
+			before := worked
+			if worked = s.book.appends.Load(); worked == before && worked != freed {
+				debug.FreeOSMemory()
+				freed = worked
+			}
 		}
 	}
 }

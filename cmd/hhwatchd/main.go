@@ -160,7 +160,7 @@ With no config at all it runs an embedded default: a bare repository as the
 remote, one fabric, no cluster, all in a state directory of its own.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tuneMemory()
+			debug.SetGCPercent(50) // small rather than fast: it is idle most of the time
 			log, journald := newLog(verbose)
 			var announce func(*Config)
 			if o.standalone() {
@@ -172,10 +172,6 @@ remote, one fabric, no cluster, all in a state directory of its own.`,
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log debugging details")
 	return cmd
 }
-
-// tuneMemory keeps the idle daemon small: it works in short bursts, and what
-// a burst needed is given back rather than kept for the next.
-func tuneMemory() { debug.SetGCPercent(50) }
 
 // newLog makes the log on stderr: coloured on a terminal, plain elsewhere.
 // It also says whether stderr leads to journald (systemd.exec(5),
