@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -129,6 +130,7 @@ type change struct {
 	lo, hi int  // the entries that it has in the index
 	mode   Mode // what the tree has; 0 for nothing
 	id     oid
+	known  oid // what the file holds if nobody edited it, as far as is known
 	// staged says that the index is not as the commit that it was brought to:
 	// somebody staged something. Wanted then says that the tree is not as
 	// that commit, either.
@@ -158,25 +160,29 @@ func (c *Clone) basePath() string  { return filepath.Join(c.repo.dir, stateDir, 
 
 // compare reads the index and finds out what is to be changed in it.
 func (j *job) compare(tree oid) error {
-	ix, err := readIndex(j.c.indexPath())
-	fresh := errors.Is(err, errIndex)
+	ix, err := readIndex(j.c.indexPath(), j.c.atIndex)
+	// An index that is not there, is damaged, or of a kind that is not
+	// understood, is built anew: what the files hold then decides.
+	fresh := errors.Is(err, errIndex) || errors.Is(err, fs.ErrNotExist)
 	if err != nil && !fresh {
 		return err
 	}
-	// An index that is damaged, or of a kind that is not understood, is built
-	// anew: what the files hold then decides.
 	j.ix = ix
 	d := differ{s: j.c.repo.store, ix: ix}
 	if j.tree, err = d.dir("", 0, ix.len(), ix.tree, tree); err != nil {
 		return err
 	}
 	j.changes = d.changes
-	if len(j.changes) == 0 || fresh {
+	if len(j.changes) == 0 && !fresh {
 		return nil
 	}
-	// What the index was brought to last. Where it is something else, that was
-	// staged by a person, unless it is what HEAD has: then the person moved
-	// the branch, or switched to another one.
+	for i := range j.changes {
+		if ch := &j.changes[i]; ch.hi-ch.lo == 1 && ix.stage(ch.lo) == 0 {
+			ch.known = ix.id(ch.lo)
+		}
+	}
+	// What the index was brought to last. Without it, nothing is taken to be
+	// staged.
 	base, err := j.c.base()
 	if err != nil || ix.tree != nil && ix.tree.count >= 0 && ix.tree.id == base {
 		return nil
@@ -185,12 +191,28 @@ func (j *job) compare(tree oid) error {
 	err = j.c.repo.diff(base, tree, "", func(path string, old, new treeEntry) (bool, error) {
 		if old.mode != modeDir && new.mode != modeDir {
 			was[path] = old
+			if fresh && new.mode == 0 {
+				// Nothing else tells that it is to go.
+				j.changes = append(j.changes, change{path: path})
+			}
 		}
 		return true, nil
 	})
 	if err != nil {
 		return nil
 	}
+	j.attribute(was, fresh)
+	return nil
+}
+
+// attribute finds out which changes are between the tree and what a person
+// staged: where the index is not as it was left, it was staged, unless it is
+// what HEAD has; then the person moved the branch, or switched to another one.
+// was has what differs between the commit that the index was brought to and
+// the tree that is wanted. A fresh index has nothing to tell; then was is what
+// the files should hold.
+func (j *job) attribute(was map[string]treeEntry, fresh bool) {
+	ix := j.ix
 	var headTree oid
 	if id, err := j.c.repo.ref("HEAD"); err == nil && id != (oid{}) {
 		if head, err := j.c.repo.commit(id); err == nil {
@@ -202,6 +224,10 @@ func (j *job) compare(tree oid) error {
 		old, wanted := was[ch.path]
 		if !wanted {
 			old = treeEntry{mode: ch.mode, id: ch.id}
+		}
+		if fresh {
+			ch.known = old.id
+			continue
 		}
 		if ch.hi-ch.lo > 1 {
 			ch.staged, ch.wanted = true, true // a conflict of a merge
@@ -215,10 +241,10 @@ func (j *job) compare(tree oid) error {
 			continue
 		}
 		head, err := j.c.repo.lookup(headTree, ch.path)
-		ch.staged = err != nil || head.mode != now.mode || head.id != now.id
-		ch.wanted = wanted
+		if ch.staged = err != nil || head.mode != now.mode || head.id != now.id; ch.staged {
+			ch.wanted, ch.known = wanted, oid{}
+		}
 	}
-	return nil
 }
 
 // base returns the tree of the commit that index and work tree were brought
@@ -239,29 +265,27 @@ func (c *Clone) base() (oid, error) {
 	return commit.TreeHash, nil
 }
 
-// readIndex reads the index file; one that is not there is empty.
-func readIndex(path string) (*index, error) {
+// readIndex reads the index file. If it still is the file of ours that stat
+// saw, it is not checked again. With an error, the index is empty.
+func readIndex(path string, ours fileStat) (*index, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &index{}, nil
-	}
 	if err != nil {
-		return nil, err
+		return &index{}, err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &index{}, err
 	}
-	data := make([]byte, fi.Size())
-	if _, err := f.ReadAt(data, 0); err != nil {
-		return nil, err
+	data := make([]byte, st.Size)
+	if _, err := io.ReadFull(f, data); err != nil {
+		return &index{}, err
 	}
-	ix, err := parseIndex(data)
+	ix, err := parseIndex(data, ours == statOf(&st))
 	if err != nil {
 		return &index{}, fmt.Errorf("%s: %w", path, err)
 	}
-	ix.mtime = uint32(fi.ModTime().Unix())
+	ix.mtime = uint32(st.Mtim.Sec)
 	return ix, nil
 }
 
@@ -363,6 +387,10 @@ func (d *differ) gone(i, hi int) int {
 // the index and the work tree. What is deleted goes first, so that it is not in
 // the way of what comes.
 func (j *job) bringAll(ctx context.Context, want func(change) bool) error {
+	if len(j.changes) > 1000 {
+		j.c.repo.remember(checkoutCacheSize)
+		defer j.c.repo.remember(cacheSize)
+	}
 	done := 0
 	for _, deleting := range []bool{true, false} {
 		for _, ch := range j.changes {
@@ -451,7 +479,7 @@ func (j *job) place(ch change) (*indexEntry, error) {
 				entry.stat = st
 				return entry, nil
 			}
-			clean = id == ch.id || has && !ch.staged && id == ix.id(ch.lo)
+			clean = id == ch.id || ch.known != oid{} && id == ch.known
 		}
 	}
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -119,7 +120,7 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 	if err := durable.MkdirAll(filepath.Dir(c.opts.Dir), 0o777); err != nil {
 		return nil, err
 	}
-	if c.lock, err = lockFile(c.opts.Dir + ".lock"); err != nil {
+	if c.lock, err = lockFile(ctx, c.opts.Dir+".lock"); err != nil {
 		return nil, err
 	}
 	git := filepath.Join(c.opts.Dir, ".git")
@@ -146,20 +147,33 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 }
 
 // lockFile opens and locks a file, for as long as it is open or this process
-// lives.
-func lockFile(name string) (*os.File, error) {
+// lives. It waits a moment for a process that is just ending, and for one that
+// was started from this one and has not yet closed what it inherited.
+func lockFile(ctx context.Context, name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if err == unix.EWOULDBLOCK {
-			err = ErrInUse
+	deadline := time.Now().Add(time.Second)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
 		}
-		return nil, err
+		if err != unix.EWOULDBLOCK || time.Now().After(deadline) {
+			f.Close()
+			if err == unix.EWOULDBLOCK {
+				err = ErrInUse
+			}
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return f, nil
 }
 
 // Close gives up the connections, files and locks of the clone.

@@ -46,6 +46,7 @@ func (s *store) writeCommit(parent Hash, changes []Change, author, committer Sig
 	if err != nil {
 		return "", err
 	}
+	b := &batch{s: s, objects: make(map[oid]object)}
 	edits := make([]edit, 0, len(changes))
 	seen := make(map[string]bool, len(changes))
 	for _, ch := range changes {
@@ -58,21 +59,17 @@ func (s *store) writeCommit(parent Hash, changes []Change, author, committer Sig
 		}
 		e := edit{path: ch.Path, remove: ch.Delete}
 		if !ch.Delete {
-			if e.blob, err = s.write(plumbing.BlobObject, ch.Data); err != nil {
-				return "", err
-			}
+			e.blob = b.add(plumbing.BlobObject, ch.Data)
 		}
 		edits = append(edits, e)
 	}
-	tree, err := s.editTree(old, "", edits)
+	tree, err := b.editTree(old, "", edits)
 	if err != nil {
 		return "", err
 	}
 	if tree == (oid{}) && parent != "" {
 		// A commit that deletes the last file.
-		if tree, err = s.write(plumbing.TreeObject, nil); err != nil {
-			return "", err
-		}
+		tree = b.add(plumbing.TreeObject, nil)
 	}
 	if tree == old {
 		return "", ErrNoChange
@@ -83,8 +80,8 @@ func (s *store) writeCommit(parent Hash, changes []Change, author, committer Sig
 		fmt.Fprintf(&buf, "parent %s\n", parent)
 	}
 	fmt.Fprintf(&buf, "author %s\ncommitter %s\n\n%s", author.text(), committer.text(), cleanMessage(message))
-	id, err := s.write(plumbing.CommitObject, buf.Bytes())
-	return hashOf(id), err
+	id := b.add(plumbing.CommitObject, buf.Bytes())
+	return hashOf(id), b.store()
 }
 
 // An edit is a change whose content is stored.
@@ -94,11 +91,11 @@ type edit struct {
 	remove bool
 }
 
-// editTree writes the tree that comes of the edits to the tree old at the
-// path dir, and returns it; the zero oid if nothing is left. No path is edited
+// editTree makes the tree that comes of the edits to the tree old at the path
+// dir, and returns it; the zero oid if nothing is left. No path is edited
 // twice.
-func (s *store) editTree(old oid, dir string, edits []edit) (oid, error) {
-	entries, err := s.tree(old)
+func (b *batch) editTree(old oid, dir string, edits []edit) (oid, error) {
+	entries, err := b.s.tree(old)
 	if err != nil {
 		return oid{}, err
 	}
@@ -127,7 +124,7 @@ func (s *store) editTree(old oid, dir string, edits []edit) (oid, error) {
 			}
 			continue
 		}
-		id, err := s.editTree(asDir(now), dir+name+"/", edits)
+		id, err := b.editTree(asDir(now), dir+name+"/", edits)
 		if err != nil {
 			return oid{}, err
 		}
@@ -154,7 +151,7 @@ func (s *store) editTree(old oid, dir string, edits []edit) (oid, error) {
 	if len(byName) == 0 {
 		return oid{}, nil
 	}
-	return s.write(plumbing.TreeObject, encodeTree(slices.Collect(maps.Values(byName))))
+	return b.add(plumbing.TreeObject, encodeTree(slices.Collect(maps.Values(byName)))), nil
 }
 
 // text returns the signature as it stands in a commit. What git fsck objects

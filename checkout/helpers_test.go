@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,32 @@ func tryGit(dir string, args ...string) (string, error) {
 	cmd.Dir, cmd.Env = dir, gitEnv
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSuffix(string(out), "\n"), err
+}
+
+// gitIn runs git with an input.
+func gitIn(t testing.TB, dir, in string, args ...string) string {
+	t.Helper()
+	return gitEnvIn(t, dir, "X=", in, args...)
+}
+
+func gitEnvIn(t testing.TB, dir, env, in string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir, cmd.Env, cmd.Stdin = dir, append(slices.Clip(gitEnv), env), strings.NewReader(in)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+func readAll(t testing.TB, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
 
 // A world is a remote and a person's clone of it.
@@ -227,7 +254,10 @@ func tree(t testing.TB, dir string) map[string]string {
 			}
 			return err
 		}
-		data, err := os.ReadFile(path)
+		var data []byte
+		if d.Type().IsRegular() {
+			data, err = os.ReadFile(path)
+		}
 		rel, _ := filepath.Rel(dir, path)
 		out[rel] = string(data)
 		return err

@@ -343,13 +343,30 @@ func (c *Clone) Introduced(h Hash, paths []string) (map[string]Commit, error) {
 		}
 	}
 	for _, p := range paths {
-		e, err := c.repo.at(h, p)
-		if err != nil {
-			return nil, err
-		}
-		if e.mode != 0 && e.mode != modeDir && !wanted[p] {
+		if !wanted[p] {
 			wanted[p] = true
 			count(p, 1)
+		}
+	}
+	// Those that are not there would be looked for to the very first commit.
+	tree, err := c.repo.treeOf(h)
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[string]bool, len(wanted))
+	err = c.repo.diff(oid{}, tree, "", func(path string, _, e treeEntry) (bool, error) {
+		if wanted[path] && e.mode != modeDir {
+			there[path] = true
+		}
+		return above[path] > 0, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for p := range wanted {
+		if !there[p] {
+			delete(wanted, p)
+			count(p, -1)
 		}
 	}
 	for id := h.id(); len(wanted) > 0; {

@@ -10,9 +10,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -115,74 +118,81 @@ func (p *pack) offset(i int) (at int64, ok bool) {
 	return int64(binary.BigEndian.Uint64(p.idx[large:])), true
 }
 
-// maxDeltaDepth is more than the longest chain that git makes (pack.depth is
-// at most 4095).
-const maxDeltaDepth = 4096
+// maxDeltaDepth is the longest chain that git makes (pack.depth in
+// git-config(1)).
+const maxDeltaDepth = 4095
 
 // readPacked reads the object at the offset at of p, with the deltas that it
 // is made of. The caller holds mu.
-func (s *store) readPacked(p *pack, at int64, depth int) (object, error) {
-	key := cacheKey{pack: p, at: at}
-	if o, ok := s.cache.get(key); ok {
-		return o, nil
+func (s *store) readPacked(p *pack, at int64) (object, error) {
+	// Down the chain of deltas, to an object that is whole or known.
+	type link struct {
+		at    int64
+		delta []byte
 	}
-	if depth > maxDeltaDepth {
-		return object{}, errors.New("the chain of deltas does not end")
-	}
-	r := bufio.NewReaderSize(io.NewSectionReader(p.f, at, 1<<62), 4096)
-	typ, size, err := readEntryHeader(r)
-	if err != nil {
-		return object{}, err
-	}
-	var base object
-	switch typ {
-	case plumbing.OFSDeltaObject:
-		back, err := readBaseOffset(r)
+	var chain []link
+	var o object
+	for whole := false; !whole; {
+		var known bool
+		if o, known = s.cache.get(cacheKey{pack: p, at: at}); known {
+			break
+		}
+		if len(chain) > maxDeltaDepth {
+			return object{}, errors.New("the chain of deltas does not end")
+		}
+		s.r.Reset(io.NewSectionReader(p.f, at, 1<<62))
+		typ, size, err := readEntryHeader(s.r)
 		if err != nil {
 			return object{}, err
 		}
-		if back <= 0 || back >= at {
-			return object{}, errors.New("the base of a delta lies outside of the pack")
+		base := at
+		switch typ {
+		case plumbing.OFSDeltaObject:
+			back, err := readBaseOffset(s.r)
+			if err != nil {
+				return object{}, err
+			}
+			if base -= back; back <= 0 || base <= 0 {
+				return object{}, errors.New("the base of a delta lies outside of the pack")
+			}
+		case plumbing.REFDeltaObject:
+			var id oid
+			if _, err := io.ReadFull(s.r, id[:]); err != nil {
+				return object{}, err
+			}
+			var ok bool
+			if base, ok = p.find(id); !ok {
+				return object{}, fmt.Errorf("the base %s of a delta is not in the pack", id)
+			}
+		case plumbing.CommitObject, plumbing.TreeObject, plumbing.BlobObject, plumbing.TagObject:
+			whole = true
+		default:
+			return object{}, fmt.Errorf("an object of type %d", typ)
 		}
-		if base, err = s.readPacked(p, at-back, depth+1); err != nil {
-			return object{}, err
-		}
-	case plumbing.REFDeltaObject:
-		var id oid
-		if _, err := io.ReadFull(r, id[:]); err != nil {
-			return object{}, err
-		}
-		baseAt, ok := p.find(id)
-		if !ok {
-			return object{}, fmt.Errorf("the base %s of a delta is not in the pack", id)
-		}
-		if base, err = s.readPacked(p, baseAt, depth+1); err != nil {
-			return object{}, err
-		}
-	case plumbing.CommitObject, plumbing.TreeObject, plumbing.BlobObject, plumbing.TagObject:
-		data, err := s.inflate(r, size)
+		data, err := s.inflate(s.r, size)
 		if err != nil {
 			return object{}, err
 		}
-		o := object{typ, data}
-		if depth > 0 {
-			s.cache.put(key, o)
+		if whole {
+			o = object{typ, data}
+			if len(chain) > 0 {
+				s.cache.put(cacheKey{pack: p, at: at}, o)
+			}
+			break
 		}
-		return o, nil
-	default:
-		return object{}, fmt.Errorf("an object of type %d", typ)
+		chain = append(chain, link{at, data})
+		at = base
 	}
-	delta, err := s.inflate(r, size)
-	if err != nil {
-		return object{}, err
-	}
-	data, err := packfile.PatchDelta(base.data, delta)
-	if err != nil {
-		return object{}, err
-	}
-	o := object{base.typ, data}
-	if depth > 0 {
-		s.cache.put(key, o)
+	// And up again.
+	for i := len(chain) - 1; i >= 0; i-- {
+		data, err := packfile.PatchDelta(o.data, chain[i].delta)
+		if err != nil {
+			return object{}, err
+		}
+		o = object{o.typ, data}
+		if i > 0 {
+			s.cache.put(cacheKey{pack: p, at: chain[i].at}, o)
+		}
 	}
 	return o, nil
 }
@@ -231,31 +241,24 @@ func readBaseOffset(r io.ByteReader) (int64, error) {
 // small fetches do not pile up as packs.
 const unpackLimit = 100
 
-// receive stores the objects of the pack that r holds, and leaves r after it.
-// Until it returns nil none of them can be relied on. They are not durable
-// before sync. progress may be nil.
+// receive stores the objects of the pack that r holds: in that pack if it has
+// at least unpackLimit objects, else as loose ones. Until it returns nil none
+// of them can be relied on, and they are not durable before sync. progress may
+// be nil.
 func (s *store) receive(r io.Reader, progress func(done, total int)) error {
-	dir := filepath.Join(s.dirs[0], "pack")
-	f, err := os.CreateTemp(dir, "tmp_pack_*")
+	p, err := s.createPack()
 	if err != nil {
 		return err
 	}
-	idxName := f.Name() + ".idx"
-	packName := f.Name() + ".pack"
-	// What was not renamed in the end goes.
-	defer os.Remove(f.Name())
-	defer os.Remove(idxName)
-	defer os.Remove(packName)
-	defer f.Close()
-
-	if _, err := io.Copy(f, r); err != nil {
+	defer p.discard()
+	if _, err := io.Copy(p.f, r); err != nil {
 		return fmt.Errorf("receiving a pack: %w", err)
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	counter := &packCounter{progress: progress}
-	parser, err := packfile.NewParser(packfile.NewScanner(f), counter)
+	parser, err := packfile.NewParser(packfile.NewScanner(p.f), counter)
 	if err != nil {
 		return err
 	}
@@ -266,37 +269,65 @@ func (s *store) receive(r io.Reader, progress func(done, total int)) error {
 	if counter.total == 0 {
 		return nil
 	}
-	index, err := counter.Index()
-	if err != nil {
-		return err
-	}
-	var idx bytes.Buffer
-	if _, err := idxfile.NewEncoder(&idx).Encode(index); err != nil {
-		return err
-	}
-	if err := os.WriteFile(idxName, idx.Bytes(), 0o444); err != nil {
+	if err := p.writeIndex(&counter.Writer); err != nil {
 		return err
 	}
 	if counter.total < unpackLimit {
-		if err := os.Rename(f.Name(), packName); err != nil {
+		if err := os.Rename(p.f.Name(), p.f.Name()+".pack"); err != nil {
 			return err
 		}
-		return s.unpack(idxName)
+		return s.unpack(p.f.Name() + ".idx")
 	}
-	// The pack comes first: an index is what makes git look for it. Both are
-	// flushed under their temporary names, so that no crash leaves half a
-	// file under a final one.
-	final := filepath.Join(dir, "pack-"+sum.String())
-	if err := errors.Join(f.Chmod(0o444), f.Sync(), syncFile(idxName)); err != nil {
+	return s.install(p, sum)
+}
+
+// A newPack is a pack in the making, under a temporary name that git gc
+// cleans up.
+type newPack struct{ f *os.File }
+
+func (s *store) createPack() (*newPack, error) {
+	f, err := os.CreateTemp(filepath.Join(s.dirs[0], "pack"), "tmp_pack_*")
+	return &newPack{f}, err
+}
+
+// discard removes what was not installed.
+func (p *newPack) discard() {
+	p.f.Close()
+	for _, suffix := range []string{"", ".idx", ".pack"} {
+		os.Remove(p.f.Name() + suffix)
+	}
+}
+
+func (p *newPack) writeIndex(w *idxfile.Writer) error {
+	index, err := w.Index()
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), final+".pack"); err != nil {
+	var buf bytes.Buffer
+	if _, err := idxfile.NewEncoder(&buf).Encode(index); err != nil {
 		return err
 	}
-	if err := os.Rename(idxName, final+".idx"); err != nil {
+	return os.WriteFile(p.f.Name()+".idx", buf.Bytes(), 0o444)
+}
+
+// install gives a pack and its index their final names. The pack comes first,
+// as an index is what makes git look for it. Both are flushed before, so that
+// no crash leaves half a file under a final name.
+func (s *store) install(p *newPack, sum oid) error {
+	final := filepath.Join(s.dirs[0], "pack", "pack-"+sum.String())
+	if err := errors.Join(p.f.Chmod(0o444), p.f.Sync(), syncFile(p.f.Name()+".idx")); err != nil {
 		return err
 	}
-	return durable.SyncDir(dir)
+	if err := os.Rename(p.f.Name(), final+".pack"); err != nil {
+		return err
+	}
+	if err := os.Rename(p.f.Name()+".idx", final+".idx"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.listed[0] = packDir{} // look again
+	s.mu.Unlock()
+	return durable.SyncDir(filepath.Dir(final))
 }
 
 // unpack writes the objects of a small pack as loose ones. The commits come
@@ -327,7 +358,7 @@ func (s *store) unpack(idxName string) error {
 	}
 	for _, id := range commits {
 		at, _ := p.find(id)
-		o, err := s.readPacked(p, at, 0)
+		o, err := s.readPacked(p, at)
 		if err != nil {
 			return err
 		}
@@ -343,7 +374,7 @@ func (s *store) unpacked(p *pack, i int) (object, error) {
 	if !ok {
 		return object{}, errors.New("the index of the received pack is damaged")
 	}
-	return s.readPacked(p, at, 0)
+	return s.readPacked(p, at)
 }
 
 func syncFile(name string) error {
@@ -378,7 +409,7 @@ func (c *packCounter) OnInflatedObjectContent(id oid, pos int64, crc uint32, con
 }
 
 // A packObject is an object to be sent. Base, if not zero, is an object that
-// the receiver has and that is likely to be similar.
+// is likely to be similar; the receiver has it, or it is sent before.
 type packObject struct {
 	id, base oid
 }
@@ -394,41 +425,63 @@ const (
 // written as a difference to its base, which is then not in the pack
 // (gitprotocol-pack(5), "thin-pack").
 func (s *store) writePack(w io.Writer, objects []packObject, thin bool) error {
-	h := sha1.New()
-	out := io.MultiWriter(w, h)
-	var header [12]byte
-	copy(header[:], "PACK")
-	binary.BigEndian.PutUint32(header[4:], 2)
-	binary.BigEndian.PutUint32(header[8:], uint32(len(objects)))
-	if _, err := out.Write(header[:]); err != nil {
+	p, err := newPackWriter(w, len(objects), zlib.DefaultCompression)
+	if err != nil {
 		return err
 	}
-	zw := zlib.NewWriter(out)
-	for _, p := range objects {
-		o, err := s.get(p.id)
+	for _, ob := range objects {
+		o, err := s.get(ob.id)
 		if err != nil {
 			return err
 		}
-		if thin && p.base != (oid{}) && len(o.data) >= deltaMin && len(o.data) <= deltaMax {
-			base, err := s.get(p.base)
+		if thin && ob.base != (oid{}) && len(o.data) >= deltaMin && len(o.data) <= deltaMax {
+			base, err := s.get(ob.base)
 			if err == nil && base.typ == o.typ && len(base.data) <= deltaMax {
 				if delta := packfile.DiffDelta(base.data, o.data); len(delta) < len(o.data)/2 {
-					if err := writeEntry(out, zw, plumbing.REFDeltaObject, p.base[:], delta); err != nil {
+					if err := p.add(plumbing.REFDeltaObject, ob.base[:], delta); err != nil {
 						return err
 					}
 					continue
 				}
 			}
 		}
-		if err := writeEntry(out, zw, o.typ, nil, o.data); err != nil {
+		if err := p.add(o.typ, nil, o.data); err != nil {
 			return err
 		}
 	}
-	_, err := w.Write(h.Sum(nil))
+	_, err = p.end()
 	return err
 }
 
-func writeEntry(w io.Writer, zw *zlib.Writer, typ plumbing.ObjectType, base, data []byte) error {
+// A packWriter writes a pack, object by object.
+type packWriter struct {
+	w   io.Writer
+	zw  *zlib.Writer
+	sum hash.Hash
+	at  int64  // how much was written
+	crc uint32 // of the object in hand
+}
+
+func newPackWriter(w io.Writer, n int, level int) (*packWriter, error) {
+	p := &packWriter{w: w, sum: sha1.New()}
+	var err error
+	if p.zw, err = zlib.NewWriterLevel(p, level); err != nil {
+		return nil, err
+	}
+	_, err = p.Write(binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(n)))
+	return p, err
+}
+
+// Write writes a part of the pack.
+func (p *packWriter) Write(b []byte) (int, error) {
+	p.sum.Write(b)
+	p.crc = crc32.Update(p.crc, crc32.IEEETable, b)
+	p.at += int64(len(b))
+	return p.w.Write(b)
+}
+
+// add writes an object, or a delta with the name of its base.
+func (p *packWriter) add(typ plumbing.ObjectType, base, data []byte) error {
 	var header []byte
 	size := len(data)
 	b := byte(typ)<<4 | byte(size&15)
@@ -436,13 +489,99 @@ func writeEntry(w io.Writer, zw *zlib.Writer, typ plumbing.ObjectType, base, dat
 		header = append(header, b|0x80)
 		b = byte(size & 0x7f)
 	}
-	header = append(append(header, b), base...)
-	if _, err := w.Write(header); err != nil {
+	p.crc = 0
+	if _, err := p.Write(append(append(header, b), base...)); err != nil {
 		return err
 	}
-	zw.Reset(w)
-	if _, err := zw.Write(data); err != nil {
+	p.zw.Reset(p)
+	if _, err := p.zw.Write(data); err != nil {
 		return err
 	}
-	return zw.Close()
+	return p.zw.Close()
+}
+
+// end writes the checksum of the pack, which is its name, too.
+func (p *packWriter) end() (sum oid, err error) {
+	sum = oid(p.sum.Sum(nil))
+	_, err = p.w.Write(sum[:])
+	return sum, err
+}
+
+// packLimit is the number of objects from which on a commit is stored as a
+// pack: creating that many files costs more than writing one.
+const packLimit = 32
+
+// A batch gathers the objects of a commit, to be stored together.
+type batch struct {
+	s       *store
+	objects map[oid]object
+	order   []oid
+}
+
+func (b *batch) add(typ plumbing.ObjectType, data []byte) oid {
+	id := plumbing.ComputeHash(typ, data)
+	if _, ok := b.objects[id]; !ok {
+		b.objects[id] = object{typ, data}
+		b.order = append(b.order, id)
+	}
+	return id
+}
+
+// store stores the objects, but for those that are in a pack already and can
+// be read there. The others are written even if there is a loose object of
+// that name that looks right: after a power loss it may be cut off, and a
+// writer that trusts in its name would never mend it. They are not durable
+// before sync.
+func (b *batch) store() error {
+	if done, err := b.storeLoose(); done || err != nil {
+		return err
+	}
+	pack, err := b.s.createPack()
+	if err != nil {
+		return err
+	}
+	defer pack.discard()
+	out := bufio.NewWriter(pack.f)
+	p, err := newPackWriter(out, len(b.order), zlib.BestSpeed)
+	if err != nil {
+		return err
+	}
+	var index idxfile.Writer
+	for _, id := range b.order {
+		at := p.at
+		if err := p.add(b.objects[id].typ, nil, b.objects[id].data); err != nil {
+			return err
+		}
+		index.Add(id, uint64(at), p.crc)
+	}
+	sum, err := p.end()
+	if err == nil {
+		err = out.Flush()
+	}
+	if err == nil {
+		err = index.OnFooter(sum)
+	}
+	if err == nil {
+		err = pack.writeIndex(&index)
+	}
+	if err == nil {
+		err = b.s.install(pack, sum)
+	}
+	return err
+}
+
+// storeLoose stores the objects as loose ones, if they are few.
+func (b *batch) storeLoose() (done bool, err error) {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	b.order = slices.DeleteFunc(b.order, b.s.packed)
+	if len(b.order) >= packLimit {
+		return false, nil
+	}
+	for _, id := range b.order {
+		if err := b.s.writeLoose(id, b.objects[id]); err != nil {
+			return false, fmt.Errorf("writing object %s: %w", id, err)
+		}
+	}
+	return true, nil
 }

@@ -174,7 +174,7 @@ func redact(rawURL string) string {
 	case loc.url != nil:
 		return loc.url.String()
 	case loc.scheme == "ssh" && loc.password != "":
-		return "ssh://" + loc.user + "@" + loc.host + loc.path
+		return "ssh://" + loc.user + "@" + loc.host + "/" + strings.TrimPrefix(loc.path, "/")
 	}
 	return rawURL
 }

@@ -76,6 +76,16 @@ func (c *Clone) restore(ctx context.Context, dirs []string) (_ []Aside, err erro
 		return j.asides, err
 	}
 	for _, dir := range dirs {
+		ignored := slices.Clip(ignored)
+		for i := range len(dir) + 1 {
+			if i == len(dir) || dir[i] == '/' {
+				here, err := c.ignores(dir[:i])
+				if err != nil {
+					return j.asides, err
+				}
+				ignored = append(ignored, here...)
+			}
+		}
 		if err := j.strays(ctx, dir, ignored); err != nil {
 			return j.asides, err
 		}
@@ -110,7 +120,7 @@ func (j *job) check(ctx context.Context, i int) error {
 			return nil
 		}
 	}
-	return j.bring(ctx, change{path: path, lo: i, hi: i + 1, mode: ix.mode(i), id: ix.id(i)})
+	return j.bring(ctx, change{path: path, lo: i, hi: i + 1, mode: ix.mode(i), id: ix.id(i), known: ix.id(i)})
 }
 
 // strays sets aside the files in the directory dir and below that git does
@@ -170,7 +180,8 @@ func (j *job) nested(path string) bool {
 	return err == nil && exists && !j.c.coversInput(path)
 }
 
-// excludes returns the patterns that hold in the whole work tree.
+// excludes returns the patterns that hold in the whole work tree: those of
+// .git/info/exclude, then those of .gitignore at its root.
 func (c *Clone) excludes() ([]gitignore.Pattern, error) {
 	data, err := readOptional(c.excludePath())
 	if err != nil {

@@ -3,6 +3,7 @@
 package checkout
 
 import (
+	"bufio"
 	"bytes"
 	"compress/zlib"
 	"container/list"
@@ -36,6 +37,10 @@ type object struct {
 // file holds is in the page cache anyway.
 const cacheSize = 6 << 20
 
+// A first checkout reads every file once, in another order than a pack has
+// them, so that more bases of deltas have to be at hand for a while.
+const checkoutCacheSize = 64 << 20
+
 // maxObject is the largest object that is read into memory. It guards against
 // a header that lies; no fabric's file comes near.
 const maxObject = 1 << 30
@@ -55,9 +60,13 @@ type store struct {
 	packs  []*pack
 	listed []packDir // what packs was listed from, parallel to dirs
 	cache  objectCache
-	zr     io.ReadCloser // a zlib reader to reuse
+	r      *bufio.Reader // to be used again, as are the following
+	zr     io.ReadCloser
 	zw     *zlib.Writer
 	fs     *os.File // opened to flush the file system, see sync
+
+	treesMu sync.Mutex
+	trees   []parsedTree // see parsed
 }
 
 // packDir is the state of a pack directory when it was listed.
@@ -71,7 +80,8 @@ type packDir struct {
 
 // openStore opens the object database in the directory objects.
 func openStore(objects string) (*store, error) {
-	s := &store{dirs: []string{objects}, zw: newLooseWriter()}
+	s := &store{dirs: []string{objects}, r: bufio.NewReaderSize(nil, 4096), zw: newLooseWriter()}
+	s.cache.limit = cacheSize
 	// The file is opened now and kept, because syncfs(2) reports the errors
 	// of writing back that happened since its descriptor was opened.
 	var err error
@@ -158,7 +168,7 @@ func (s *store) read(id oid) (object, error) {
 			if !ok {
 				continue
 			}
-			o, err := s.readPacked(p, at, 0)
+			o, err := s.readPacked(p, at)
 			if err == nil {
 				err = verify(id, o)
 			}
@@ -216,26 +226,17 @@ func (s *store) has(id oid) bool {
 	return false
 }
 
-// write stores an object and returns its id. It is not durable before sync.
-//
-// A loose object of that name is replaced, even if it looks right: after a
-// power loss it may be cut off, and a writer that trusts in its name would
-// never mend it. Only a copy in a pack that can be read is left to serve.
-func (s *store) write(typ plumbing.ObjectType, data []byte) (oid, error) {
-	id := plumbing.ComputeHash(typ, data)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// packed reports whether the object id is in a pack and can be read there. The
+// caller holds mu.
+func (s *store) packed(id oid) bool {
 	for _, p := range s.packs {
 		if at, ok := p.find(id); ok {
-			if o, err := s.readPacked(p, at, 0); err == nil && verify(id, o) == nil {
-				return id, nil
+			if o, err := s.readPacked(p, at); err == nil && verify(id, o) == nil {
+				return true
 			}
 		}
 	}
-	if err := s.writeLoose(id, object{typ, data}); err != nil {
-		return oid{}, fmt.Errorf("writing object %s: %w", id, err)
-	}
-	return id, nil
+	return false
 }
 
 func (s *store) writeLoose(id oid, o object) error {
@@ -330,7 +331,8 @@ func (s *store) inflate(r io.Reader, size int64) ([]byte, error) {
 	}
 	var buf bytes.Buffer
 	if size >= 0 {
-		buf.Grow(int(size) + bytes.MinRead)
+		// What a header claims decides only so much.
+		buf.Grow(int(min(size, 1<<20)) + bytes.MinRead)
 	}
 	n, err := buf.ReadFrom(io.LimitReader(s.zr, maxObject+1))
 	switch {
@@ -342,6 +344,14 @@ func (s *store) inflate(r io.Reader, size int64) ([]byte, error) {
 		return nil, fmt.Errorf("%d bytes instead of %d", n, size)
 	}
 	return buf.Bytes(), nil
+}
+
+// remember sets the limit of what is kept in memory, in bytes.
+func (s *store) remember(limit int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cache.limit = limit
+	s.cache.shrink()
 }
 
 // verify checks an object that was read against its name.
@@ -416,11 +426,11 @@ type cacheKey struct {
 	at   int64
 }
 
-// objectCache keeps the objects that were used last, up to cacheSize bytes.
+// objectCache keeps the objects that were used last, up to a limit in bytes.
 type objectCache struct {
-	byKey map[cacheKey]*list.Element
-	order list.List // of *cached, the latest first
-	size  int
+	byKey       map[cacheKey]*list.Element
+	order       list.List // of *cached, the latest first
+	size, limit int
 }
 
 type cached struct {
@@ -438,7 +448,7 @@ func (c *objectCache) get(key cacheKey) (object, bool) {
 }
 
 func (c *objectCache) put(key cacheKey, o object) {
-	if len(o.data) > cacheSize/4 {
+	if len(o.data) > c.limit/4 {
 		return
 	}
 	if _, ok := c.byKey[key]; ok {
@@ -449,7 +459,11 @@ func (c *objectCache) put(key cacheKey, o object) {
 	}
 	c.byKey[key] = c.order.PushFront(&cached{key, o})
 	c.size += cachedSize(o)
-	for c.size > cacheSize {
+	c.shrink()
+}
+
+func (c *objectCache) shrink() {
+	for c.size > c.limit {
 		c.remove(c.order.Back())
 	}
 }

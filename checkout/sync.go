@@ -214,18 +214,13 @@ func (s *store) newObjects(have, want oid) ([]packObject, error) {
 		out = append(out, packObject{id, base})
 		return true
 	}
-	sent := make(map[oid]bool) // which bases are themselves in the pack
 	for _, c := range commits {
 		add(c.Hash, oid{})
 		before, err := s.parentTree(c)
 		if err != nil {
 			return nil, err
 		}
-		base := before
-		if sent[base] {
-			base = oid{}
-		}
-		if c.TreeHash == before || !add(c.TreeHash, base) {
+		if c.TreeHash == before || !add(c.TreeHash, before) {
 			continue
 		}
 		err = s.diff(before, c.TreeHash, "", func(path string, old, new treeEntry) (bool, error) {
@@ -233,7 +228,7 @@ func (s *store) newObjects(have, want oid) ([]packObject, error) {
 				return false, nil
 			}
 			base := oid{}
-			if old.mode == new.mode && !seen[old.id] {
+			if old.mode == new.mode {
 				base = old.id
 			}
 			return add(new.id, base), nil

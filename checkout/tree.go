@@ -149,12 +149,47 @@ func (s *store) tree(id oid) ([]treeEntry, error) {
 	return entries, nil
 }
 
+// A parsedTree is a tree that was parsed lately.
+type parsedTree struct {
+	id      oid
+	entries []treeEntry
+}
+
+// maxParsed bounds the entries of the trees that parsed keeps, about 8 MB.
+const maxParsed = 1 << 17
+
+// parsed is tree for looking paths up one by one, which goes through the same
+// few trees again and again: it keeps those. The entries are not to be changed.
+func (s *store) parsed(id oid) ([]treeEntry, error) {
+	s.treesMu.Lock()
+	defer s.treesMu.Unlock()
+	for i, t := range s.trees {
+		if t.id == id {
+			s.trees = append(slices.Delete(s.trees, i, i+1), t)
+			return t.entries, nil
+		}
+	}
+	entries, err := s.tree(id)
+	if err != nil {
+		return nil, err
+	}
+	s.trees = append(s.trees, parsedTree{id, entries})
+	held := 0
+	for i := len(s.trees) - 1; i >= 0; i-- {
+		if held += len(s.trees[i].entries) + 1; held > maxParsed && i < len(s.trees)-1 || len(s.trees)-i > 32 {
+			s.trees = slices.Delete(s.trees, 0, i+1)
+			break
+		}
+	}
+	return entries, nil
+}
+
 // lookup returns the entry at path below the tree id; its mode is 0 if there
 // is none. The path "" is the tree itself.
 func (s *store) lookup(id oid, path string) (treeEntry, error) {
 	e := treeEntry{mode: modeDir, id: id}
 	for path != "" && e.mode == modeDir {
-		entries, err := s.tree(e.id)
+		entries, err := s.parsed(e.id)
 		if err != nil {
 			return treeEntry{}, err
 		}

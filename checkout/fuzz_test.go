@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkout
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha1"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What is parsed comes from a network or a disk that may say anything. Each
+// target looks for a panic, and for what is read differently when it is
+// written and read again.
+
+func FuzzParseTree(f *testing.F) {
+	f.Add([]byte("100644 a\x00aaaaaaaaaaaaaaaaaaaa40000 b\x00bbbbbbbbbbbbbbbbbbbb"))
+	f.Add([]byte("100664 a\x00aaaaaaaaaaaaaaaaaaaa"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		entries, err := parseTree(data)
+		if err != nil {
+			return
+		}
+		again, err := parseTree(encodeTree(entries))
+		if err != nil || len(again) != len(entries) {
+			t.Fatalf("%q: read again: %v, %v", data, again, err)
+		}
+		for i := range entries {
+			if entries[i] != again[i] {
+				t.Errorf("%q: %v became %v", data, entries[i], again[i])
+			}
+		}
+	})
+}
+
+func FuzzParseIndex(f *testing.F) {
+	dir := f.TempDir()
+	git(f, dir, "init", "-q")
+	save(f, dir, map[string]string{"a": "1", "b/c": "1", "b/d": "1"})
+	git(f, dir, "add", "-A")
+	git(f, dir, "write-tree")
+	for _, args := range [][]string{{}, {"--skip-worktree", "a"}, {"--index-version", "4"}} {
+		git(f, dir, append([]string{"update-index"}, args...)...)
+		data, err := os.ReadFile(filepath.Join(dir, ".git/index"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data[:len(data)-checksumLen])
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		sum := sha1.Sum(data)
+		ix, err := parseIndex(append(bytes.Clone(data), sum[:]...), false)
+		if err != nil {
+			return
+		}
+		var buf bytes.Buffer
+		ix.smudge()
+		if err := ix.write(&buf, nil, ix.tree); err != nil {
+			t.Fatal(err)
+		}
+		again, err := parseIndex(buf.Bytes(), false)
+		if err != nil || again.len() != ix.len() || again.extended != ix.extended {
+			t.Fatalf("read again: %v", err)
+		}
+		for i := range ix.len() {
+			if !bytes.Equal(ix.path(i), again.path(i)) || ix.id(i) != again.id(i) || ix.stat(i) != again.stat(i) {
+				t.Errorf("entry %d became another", i)
+			}
+			ix.find(string(ix.path(i)))
+		}
+	})
+}
+
+func FuzzParseLoose(f *testing.F) {
+	f.Add([]byte("blob 1\x00x"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if o, err := parseLoose(data); err == nil && !bytes.HasSuffix(data, o.data) {
+			t.Errorf("%q: holds %q", data, o.data)
+		}
+	})
+}
+
+func FuzzWire(f *testing.F) {
+	f.Add([]byte("001e# service=git-upload-pack\n0000000eversion 2\n000cls-refs\n0000"))
+	f.Add([]byte("006874730d410fcb6603ace96f1dc55ea6196122532d HEAD\x00multi_ack side-band-64k symref=HEAD:refs/heads/main\n0000"))
+	f.Add([]byte("0034" + strings.Repeat("1", 40) + " refs/x\n0000"))
+	f.Add([]byte("000dpackfile\n0006\x01P0006\x02x0000"))
+	f.Add([]byte("0008NAK\n000d\x03error\n"))
+	f.Add([]byte("0013\x01000eunpack ok\n0017\x010012ok refs/x\n0009\x0100000000"))
+	f.Add([]byte("0009ERR x"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := func() *bufio.Reader { return bufio.NewReader(bytes.NewReader(data)) }
+		if a, err := readAdvert(r(), uploadPack); err == nil && a.refs == nil {
+			t.Error("no refs")
+		}
+		readLsRefs(r())
+		for _, v2 := range []bool{true, false} {
+			if pack, err := readPack(r(), v2); err == nil {
+				io.Copy(io.Discard, pack)
+			}
+		}
+		readReport(r(), &advert{}, "refs/x", new(transcript))
+		readReport(r(), &advert{caps: []string{"side-band-64k"}}, "refs/x", new(transcript))
+	})
+}
+
+func FuzzParseURL(f *testing.F) {
+	f.Add("https://u:p@h/x")
+	f.Add("git@h:x")
+	f.Fuzz(func(t *testing.T, raw string) {
+		if l, err := parseURL(raw); err == nil && len(l.password) > 8 && strings.Contains(redact(raw), l.password) &&
+			!strings.Contains(l.host+l.path+l.user, l.password) {
+			t.Errorf("%q is shown as %q", raw, redact(raw))
+		}
+	})
+}
+
+func FuzzTrailers(f *testing.F) {
+	f.Add("S\n\nA: 1\nB: 2\n")
+	f.Fuzz(func(t *testing.T, message string) {
+		for _, tr := range (Commit{Message: message}).Trailers() {
+			if tr.Key == "" || strings.Contains(tr.Value, "\n") {
+				t.Errorf("%q: %q", message, tr)
+			}
+		}
+	})
+}
+
+// FuzzPack opens a pack with an index that is not its own, and a damaged one.
+func FuzzPack(f *testing.F) {
+	dir, s := newStore(f)
+	base := strings.Repeat("text to make deltas of\n", 50)
+	var names strings.Builder
+	for _, text := range []string{base + "1", base + "2", base + "3", "x"} {
+		id, err := write(s, []byte(text))
+		if err != nil {
+			f.Fatal(err)
+		}
+		names.WriteString(id.String() + "\n")
+	}
+	cmd := exec.Command("git", "pack-objects", "-q", "objects/pack/pack")
+	cmd.Dir, cmd.Env, cmd.Stdin = dir, gitEnv, strings.NewReader(names.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		f.Fatalf("%v\n%s", err, out)
+	}
+	read := func(pattern string) []byte {
+		data, err := os.ReadFile(mustGlob(f, dir, pattern)[0])
+		if err != nil {
+			f.Fatal(err)
+		}
+		return data
+	}
+	f.Add(read("objects/pack/*.idx"), read("objects/pack/*.pack"))
+	f.Fuzz(func(t *testing.T, idx, data []byte) {
+		dir := t.TempDir()
+		s := &store{dirs: []string{dir}, r: bufio.NewReader(nil)}
+		s.cache.limit = cacheSize
+		for name, content := range map[string][]byte{"p.idx": idx, "p.pack": data} {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p, err := openPack(filepath.Join(dir, "p.idx"))
+		if err != nil {
+			return
+		}
+		defer p.close()
+		for i := range min(p.n, 20) {
+			p.find(oid(p.name(i)))
+			s.unpacked(p, i)
+		}
+	})
+}

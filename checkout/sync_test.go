@@ -1,0 +1,605 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/hhwatchd/hhwatchd/test/gitserver"
+)
+
+// kinds are the ways to reach a remote.
+var kinds = map[string]func(t testing.TB) *world{
+	"path": newWorld,
+	"file": func(t testing.TB) *world {
+		w := newWorld(t)
+		w.opts.URL = "file://" + w.url
+		return w
+	},
+	"http": func(t testing.TB) *world {
+		w, _ := newHTTPWorld(t, gitserver.Options{})
+		return w
+	},
+	"http-v0": func(t testing.TB) *world {
+		w, srv := newHTTPWorld(t, gitserver.Options{})
+		w.opts.URL = withoutV2(t, srv) + "/fabrics.git"
+		return w
+	},
+	"https-auth": func(t testing.TB) *world {
+		w, srv := newHTTPWorld(t, gitserver.Options{TLS: true, Username: "robot", Password: "s3cret"})
+		w.opts.Auth = Auth{Username: "robot", PasswordFile: writeFile(t, "s3cret\n"), CAFile: srv.CAFile}
+		return w
+	},
+	"ssh": func(t testing.TB) *world {
+		w, _ := newSSHWorld(t)
+		return w
+	},
+	"ssh-v0": func(t testing.TB) *world {
+		w, s := newSSHWorld(t)
+		s.v0 = true
+		return w
+	},
+}
+
+func newSSHWorld(t testing.TB) (*world, *sshServer) {
+	s := startSSH(t)
+	w := newWorld(t)
+	w.opts.URL = "ssh://git@" + s.addr + w.bare
+	w.opts.Auth = Auth{SSHKeyFile: s.keyFile, KnownHostsFile: s.knownHosts}
+	return w, s
+}
+
+// withoutV2 is a proxy that keeps the server from speaking version 2.
+func withoutV2(t testing.TB, srv *gitserver.Server) string {
+	target, err := url.Parse(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Header.Del("Git-Protocol")
+	}})
+	t.Cleanup(proxy.Close)
+	return proxy.URL
+}
+
+func writeFile(t testing.TB, content string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// each runs a test with every kind of remote.
+func each(t *testing.T, test func(t *testing.T, w *world)) {
+	for name, make := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, make(t))
+		})
+	}
+}
+
+// TestSync takes a clone through an ordinary life.
+func TestSync(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		first := w.personPushes(map[string]string{"fabric/raw/.gitkeep": "k", "fabric/managed/vpcs/a.yaml": "a\n", "README": "hello\n"})
+		c := w.clone()
+		if head := w.head(c); head != first {
+			t.Errorf("head %s, want %s", head, first)
+		}
+		w.clean()
+		// Poll: nothing new; then something.
+		if got, err := c.RemoteHead(w.ctx()); err != nil || got != first {
+			t.Errorf("RemoteHead: %s, %v; want %s", got, err, first)
+		}
+		second := w.personPushes(map[string]string{"fabric/raw/x.yaml": "x\n"})
+		if got, err := c.RemoteHead(w.ctx()); err != nil || got != second {
+			t.Errorf("RemoteHead: %s, %v; want %s", got, err, second)
+		}
+		if got := w.fetch(c); got != second {
+			t.Errorf("Fetch: %s, want %s", got, second)
+		}
+		up, err := c.Upstream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.advance(c, up)
+		w.has(map[string]string{"fabric/raw/x.yaml": "x\n"})
+		w.clean()
+		// Commit and push, twice, the second time more than is unpacked.
+		w.commit(c, del("fabric/raw/x.yaml"), put("fabric/managed/vpcs/x.yaml", "x\n"))
+		w.push(c)
+		var many []Change
+		for i := range 120 {
+			many = append(many, put(fmt.Sprintf("fabric/managed/switches/leaf-%03d.yaml", i), fmt.Sprintf("leaf %d\n%s", i, strings.Repeat("interface\n", i))))
+		}
+		head := w.commit(c, many...)
+		w.push(c)
+		if up, _ := c.Upstream(); up != head {
+			t.Errorf("upstream %s after the push of %s", up, head)
+		}
+		if got := git(t, w.bare, "rev-parse", "main"); got != string(head) {
+			t.Errorf("the remote is at %s, want %s", got, head)
+		}
+		git(t, w.bare, "fsck", "--strict")
+		w.clean()
+		// A push again, as if its answer had been lost, does nothing.
+		if err := c.repo.setRef(w.ctx(), upstreamRef("main"), head.id(), first.id()); err != nil {
+			t.Fatal(err)
+		}
+		w.push(c)
+		// The other way: a large fetch, which stays a pack.
+		git(t, w.person, "pull", "-q")
+		files := make(map[string]string)
+		for i := range 110 {
+			files[fmt.Sprintf("fabric/raw/%d.yaml", i)] = fmt.Sprint(i)
+		}
+		w.personPushes(files)
+		w.advance(c, w.fetch(c))
+		w.clean()
+		if packs, _ := filepath.Glob(filepath.Join(w.dir, ".git/objects/pack/*.pack")); len(packs) != 2 {
+			t.Errorf("%d packs, want 2, of the large commit and the last fetch", len(packs))
+		}
+	})
+}
+
+func TestEmptyRemoteAndUnbornBranch(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		c := w.open()
+		for what, get := range map[string]func() (Hash, error){
+			"Head": c.Head, "Upstream": c.Upstream,
+			"Fetch":      func() (Hash, error) { return c.Fetch(w.ctx()) },
+			"RemoteHead": func() (Hash, error) { return c.RemoteHead(w.ctx()) },
+		} {
+			if h, err := get(); h != "" || err != nil {
+				t.Errorf("%s of an empty remote: %q, %v", what, h, err)
+			}
+		}
+		w.advance(c, "")
+		// The first commit of all comes from us.
+		w.commit(c, put("fabric/managed/a.yaml", "a\n"))
+		w.push(c)
+		w.clean()
+		if got := git(t, w.bare, "rev-parse", "main"); got != string(w.head(c)) {
+			t.Errorf("the remote is at %s", got)
+		}
+		c.Close()
+		// Another branch, which is not there.
+		w.opts.Branch, w.opts.Dir = "other", w.dir+"2"
+		w.dir = w.opts.Dir
+		c = w.open()
+		if h, err := c.Fetch(w.ctx()); h != "" || err != nil {
+			t.Errorf("Fetch of an unborn branch: %q, %v", h, err)
+		}
+		w.commit(c, put("b", "b"))
+		w.push(c)
+		w.clean()
+	})
+}
+
+// TestRaced lets somebody else push first, before and within our push.
+func TestRaced(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.personPushes(map[string]string{"a": "1"})
+		c := w.clone()
+		ours := w.commit(c, put("ours", "1"))
+		theirs := w.personPushes(map[string]string{"theirs": "1"})
+		if err := c.Push(w.ctx()); !errors.Is(err, ErrRaced) {
+			t.Fatalf("Push: %v, want ErrRaced", err)
+		}
+		if got := git(t, w.bare, "rev-parse", "main"); got != string(theirs) {
+			t.Fatalf("the remote is at %s, want %s", got, theirs)
+		}
+		// Their commit, and ours made anew on top of it.
+		up := w.fetch(c)
+		if is, err := c.IsAncestor(up, ours); is || err != nil {
+			t.Errorf("IsAncestor: %v, %v", is, err)
+		}
+		h, err := c.WriteCommit(up, []Change{put("ours", "1")}, us, us, "again")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.advance(c, h)
+		w.push(c)
+		w.has(map[string]string{"ours": "1", "theirs": "1"})
+		w.clean()
+	})
+}
+
+func TestRacedOnTheServer(t *testing.T) {
+	w, srv := newHTTPWorld(t, gitserver.Options{})
+	w.personPushes(map[string]string{"a": "1"})
+	c := w.clone()
+	w.commit(c, put("ours", "1"))
+	srv.BeforePush(func() { w.personPushes(map[string]string{"theirs": "1"}) })
+	if err := c.Push(w.ctx()); !errors.Is(err, ErrRaced) {
+		t.Fatalf("Push: %v, want ErrRaced", err)
+	}
+	if up, _ := c.Upstream(); up == w.head(c) {
+		t.Error("the remote-tracking branch moved")
+	}
+}
+
+func TestRefused(t *testing.T) {
+	check := func(t *testing.T, err error, want string) {
+		t.Helper()
+		var refused *RefusedError
+		if !errors.As(err, &refused) || errors.Is(err, ErrRaced) || !strings.Contains(refused.Reason, want) {
+			t.Errorf("got %v, want a refusal with %q", err, want)
+		}
+	}
+	t.Run("http", func(t *testing.T) {
+		w, srv := newHTTPWorld(t, gitserver.Options{})
+		w.personPushes(map[string]string{"a": "1"})
+		c := w.clone()
+		w.commit(c, put("ours", "1"))
+		srv.RejectPush("main is \x1b[31mprotected\x1b[0m: open a merge request")
+		err := c.Push(w.ctx())
+		check(t, err, "protected")
+		if strings.ContainsAny(err.Error(), "\x1b\n") {
+			t.Errorf("not one plain line: %q", err)
+		}
+		srv.Clear()
+		w.push(c)
+	})
+	t.Run("ssh", func(t *testing.T) {
+		w, _ := newSSHWorld(t)
+		w.personPushes(map[string]string{"a": "1"})
+		c := w.clone()
+		w.commit(c, put("ours", "1"))
+		hook := filepath.Join(w.bare, "hooks", "pre-receive")
+		if err := os.WriteFile(hook, []byte("#!/bin/sh\necho 'not on a Friday' >&2\nexit 1\n"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		check(t, c.Push(w.ctx()), "not on a Friday")
+	})
+	t.Run("path", func(t *testing.T) {
+		w := newWorld(t)
+		w.personPushes(map[string]string{"a": "1"})
+		c := w.clone()
+		w.commit(c, put("ours", "1"))
+		hook := filepath.Join(w.bare, "hooks", "update")
+		if err := os.WriteFile(hook, []byte("#!/bin/sh\nexit 0\n"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		check(t, c.Push(w.ctx()), "hooks/update")
+	})
+	t.Run("checked-out", func(t *testing.T) {
+		w := newWorld(t)
+		w.personPushes(map[string]string{"a": "1"})
+		w.opts.URL = w.person
+		c := w.clone()
+		w.commit(c, put("ours", "1"))
+		check(t, c.Push(w.ctx()), "checked out")
+	})
+}
+
+// TestRemoteRewritten: the remote is the truth, also where it went back.
+func TestRemoteRewritten(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		one := w.personPushes(map[string]string{"a": "1"})
+		w.personPushes(map[string]string{"a": "2", "b": "2"})
+		c := w.clone()
+		// Rewound.
+		git(t, w.person, "reset", "-q", "--hard", string(one))
+		git(t, w.person, "push", "-q", "--force", "origin", "HEAD:main")
+		if got := w.fetch(c); got != one {
+			t.Fatalf("Fetch: %s, want %s", got, one)
+		}
+		w.advance(c, one)
+		w.has(map[string]string{"a": "1", "b": ""})
+		w.clean()
+		// Rewritten from the root.
+		git(t, w.person, "checkout", "-q", "--orphan", "fresh")
+		git(t, w.person, "rm", "-rfq", ".")
+		save(t, w.person, map[string]string{"c": "3"})
+		git(t, w.person, "add", "-A")
+		git(t, w.person, "commit", "-qm", "fresh")
+		git(t, w.person, "push", "-q", "--force", "origin", "HEAD:main")
+		w.advance(c, w.fetch(c))
+		w.has(map[string]string{"a": "", "b": "", "c": "3"})
+		w.clean()
+		// Deleted.
+		git(t, w.bare, "update-ref", "-d", "refs/heads/main")
+		if got := w.fetch(c); got != "" {
+			t.Fatalf("Fetch: %q, want nothing", got)
+		}
+		if up, err := c.Upstream(); up != "" || err != nil {
+			t.Errorf("Upstream: %q, %v", up, err)
+		}
+		if w.head(c) == "" {
+			t.Error("the local branch is gone, too")
+		}
+	})
+}
+
+// TestOffline opens a clone whose remote is away.
+func TestOffline(t *testing.T) {
+	w, srv := newHTTPWorld(t, gitserver.Options{})
+	w.personPushes(map[string]string{"a": "1"})
+	w.clone().Close()
+	srv.Down()
+	c := w.open()
+	if _, err := c.RemoteHead(w.ctx()); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("RemoteHead: %v", err)
+	}
+	w.commit(c, put("b", "2"))
+	if err := c.Push(w.ctx()); err == nil {
+		t.Error("pushed to nowhere")
+	}
+	srv.Up()
+	w.push(c)
+	w.clean()
+}
+
+// TestFailures looks at what the operator gets to read.
+func TestFailures(t *testing.T) {
+	ask := func(w *world) error {
+		_, err := Probe(w.ctx(), w.opts)
+		return err
+	}
+	tests := []struct {
+		name string
+		o    gitserver.Options
+		do   func(w *world, srv *gitserver.Server) error
+		is   error
+		says string
+	}{
+		{"wrong password", gitserver.Options{Password: "right"}, func(w *world, srv *gitserver.Server) error {
+			w.opts.Auth.PasswordFile = writeFile(w, "wrong-one")
+			return ask(w)
+		}, ErrAuth, "(HTTP 401): check auth.username and auth.passwordFile"},
+		{"no password", gitserver.Options{Password: "right"}, func(w *world, srv *gitserver.Server) error {
+			return ask(w)
+		}, ErrAuth, "set auth.username and auth.passwordFile"},
+		{"wrong password in the URL", gitserver.Options{Password: "right"}, func(w *world, srv *gitserver.Server) error {
+			w.opts.URL = strings.Replace(w.url, "://", "://user:wrong-one@", 1)
+			return ask(w)
+		}, ErrAuth, "those in the URL"},
+		{"no password file", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			w.opts.Auth.PasswordFile = "/nowhere/at/all"
+			return ask(w)
+		}, os.ErrNotExist, "/nowhere/at/all"},
+		{"no repository", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			w.opts.URL = srv.RepoURL("other")
+			return ask(w)
+		}, ErrNoRepository, "HTTP 404"},
+		{"unknown authority", gitserver.Options{TLS: true}, func(w *world, srv *gitserver.Server) error {
+			w.opts.Auth.CAFile = ""
+			return ask(w)
+		}, nil, "set auth.caFile"},
+		{"error of the server", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			srv.Fail(503)
+			return ask(w)
+		}, nil, "HTTP 503 Service Unavailable"},
+		{"garbage", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			srv.Garbage()
+			return ask(w)
+		}, errProtocol, "not git's protocol"},
+		{"down", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			srv.Down()
+			return ask(w)
+		}, nil, "connection refused"},
+		{"read-only", gitserver.Options{ReadOnly: true}, func(w *world, srv *gitserver.Server) error {
+			r, err := Probe(w.ctx(), w.opts)
+			if err != nil || r.Head == "" {
+				w.Errorf("Probe: %+v, %v", r, err)
+			}
+			return r.Push
+		}, ErrAuth, "does not allow this"},
+		{"hang", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			srv.Hang()
+			ctx, cancel := context.WithTimeout(w.ctx(), 50*time.Millisecond)
+			defer cancel()
+			_, err := Probe(ctx, w.opts)
+			return err
+		}, context.DeadlineExceeded, ""},
+		{"no directory", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			w.opts.URL = filepath.Join(w.TempDir(), "none")
+			return ask(w)
+		}, ErrNoRepository, "/none"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w, srv := newHTTPWorld(t, tc.o)
+			w.personPushes(map[string]string{"a": "1"})
+			w.opts.Auth.CAFile = srv.CAFile
+			err := tc.do(w, srv)
+			if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v; want %v, with %q", err, tc.is, tc.says)
+			}
+			if err != nil && (strings.Contains(err.Error(), "wrong-one") || strings.Contains(err.Error(), "\n")) {
+				t.Errorf("a secret, or more than a line: %v", err)
+			}
+		})
+	}
+}
+
+// TestStall has servers fall silent, and a limit that is short.
+func TestStall(t *testing.T) {
+	w, srv := newHTTPWorld(t, gitserver.Options{})
+	w.personPushes(map[string]string{"a": "1"})
+	c := w.clone()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	srv.Hang()
+	key := writeFile(t, "")
+	_, private := newKey(t)
+	if err := os.WriteFile(key, private, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{w.url, "http://" + silent.Addr().String() + "/x", "ssh://" + silent.Addr().String() + "/x"} {
+		r, err := newRemote(url, Auth{SSHKeyFile: key, KnownHostsFile: writeFile(t, "")}, 30*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.remote = r
+		var timeout interface{ Timeout() bool }
+		if _, err := c.RemoteHead(w.ctx()); !errors.As(err, &timeout) || !timeout.Timeout() {
+			t.Errorf("%s: %v, want a timeout", url, err)
+		}
+		r.close()
+		ctx, cancel := context.WithCancel(w.ctx())
+		cancel()
+		if _, err := c.RemoteHead(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want context.Canceled", url, err)
+		}
+	}
+}
+
+// TestKeptConnection polls over one connection, and over a new one when that
+// broke.
+func TestKeptConnection(t *testing.T) {
+	w, s := newSSHWorld(t)
+	w.personPushes(map[string]string{"a": "1"})
+	c := w.clone()
+	for range 5 {
+		if _, err := c.RemoteHead(w.ctx()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.connections != 1 {
+		t.Errorf("%d connections over SSH, want 1", s.connections)
+	}
+	s.hangUp()
+	if _, err := c.RemoteHead(w.ctx()); err != nil {
+		t.Error(err)
+	}
+
+	w, srv := newHTTPWorld(t, gitserver.Options{})
+	w.personPushes(map[string]string{"a": "1"})
+	c = w.clone()
+	before := srv.Requests()
+	sent, received := srv.Bytes()
+	for range 5 {
+		if _, err := c.RemoteHead(w.ctx()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := srv.Requests()
+	if n := after.LsRefs - before.LsRefs; n != 5 || after.AdvertiseFetch != before.AdvertiseFetch {
+		t.Errorf("5 polls took %+v after %+v", after, before)
+	}
+	sent2, received2 := srv.Bytes()
+	t.Logf("a poll: %d bytes", (sent2-sent+received2-received)/5)
+	srv.Down()
+	srv.Up()
+	if _, err := c.RemoteHead(w.ctx()); err != nil {
+		t.Errorf("after the server was away: %v", err)
+	}
+}
+
+func TestSSHRefusals(t *testing.T) {
+	other, private := newKey(t)
+	tests := []struct {
+		name string
+		do   func(w *world, s *sshServer)
+		is   error
+		says string
+	}{
+		{"wrong key", func(w *world, s *sshServer) { os.WriteFile(s.keyFile, private, 0o600) }, ErrAuth, "auth.sshKeyFile"},
+		{"changed host key", func(w *world, s *sshServer) {
+			line := knownhosts.Line([]string{knownhosts.Normalize(s.addr)}, other.PublicKey())
+			os.WriteFile(s.knownHosts, []byte("# a comment\n"+line+"\n"), 0o600)
+		}, nil, "has changed"},
+		{"unknown host", func(w *world, s *sshServer) { os.WriteFile(s.knownHosts, nil, 0o600) }, nil, "is not known"},
+		{"no repository", func(w *world, s *sshServer) { w.opts.URL += "x" }, ErrNoRepository, "not appear to be a git repository"},
+		{"no key", func(w *world, s *sshServer) { w.opts.Auth.SSHKeyFile = "/nowhere" }, os.ErrNotExist, "/nowhere"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w, s := newSSHWorld(t)
+			tc.do(w, s)
+			_, err := Open(w.ctx(), w.opts)
+			if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v; want %v, with %q", err, tc.is, tc.says)
+			}
+		})
+	}
+}
+
+func TestProbe(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		r, err := Probe(w.ctx(), w.opts)
+		if err != nil || r.Head != "" || !r.Empty || r.Push != nil {
+			t.Errorf("of an empty remote: %+v, %v", r, err)
+		}
+		head := w.personPushes(map[string]string{"a": "1"})
+		r, err = Probe(w.ctx(), w.opts)
+		if want := (Report{Head: head, Default: "main"}); err != nil || r != want {
+			t.Errorf("got %+v, %v; want %+v", r, err, want)
+		}
+		w.opts.Branch = "other"
+		r, err = Probe(w.ctx(), w.opts)
+		if want := (Report{Default: "main"}); err != nil || r != want {
+			t.Errorf("of an unborn branch: %+v, %v; want %+v", r, err, want)
+		}
+	})
+}
+
+// TestRotatedPassword changes the file between two requests.
+func TestRotatedPassword(t *testing.T) {
+	w, _ := newHTTPWorld(t, gitserver.Options{Username: "robot", Password: "new"})
+	w.personPushes(map[string]string{"a": "1"})
+	file := writeFile(t, "new")
+	w.opts.Auth = Auth{Username: "robot", PasswordFile: file}
+	c := w.clone()
+	for password, want := range map[string]error{"old": ErrAuth, " new\n": nil} {
+		if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.RemoteHead(w.ctx()); !errors.Is(err, want) {
+			t.Errorf("with %q: %v", password, err)
+		}
+	}
+}
+
+func TestParseURL(t *testing.T) {
+	for _, tc := range []struct{ url, scheme, user, host, path, redacted string }{
+		{"https://h.example/a/b.git", "https", "", "h.example", "/a/b.git", "https://h.example/a/b.git"},
+		{"https://u:p@h.example:8443/a%20b/", "https", "u", "h.example:8443", "/a b/", "https://h.example:8443/a%20b"},
+		{"git@h.example:a/b.git", "ssh", "git", "h.example", "a/b.git", "git@h.example:a/b.git"},
+		{"h.example:/a/b.git", "ssh", "", "h.example", "/a/b.git", "h.example:/a/b.git"},
+		{"ssh://git@h.example:2222/a/b", "ssh", "git", "h.example:2222", "/a/b", "ssh://git@h.example:2222/a/b"},
+		{"ssh://git:p@h.example/~u/b", "ssh", "git", "h.example", "~u/b", "ssh://git@h.example/~u/b"},
+		{"file:///srv/a b.git", "file", "", "", "/srv/a b.git", "file:///srv/a b.git"},
+		{"/srv/a.git", "file", "", "", "/srv/a.git", "/srv/a.git"},
+		{"/srv/a:b.git", "file", "", "", "/srv/a:b.git", "/srv/a:b.git"},
+	} {
+		l, err := parseURL(tc.url)
+		if err != nil || l.scheme != tc.scheme || l.user != tc.user || l.host != tc.host || l.path != tc.path {
+			t.Errorf("%s: %+v, %v", tc.url, l, err)
+		}
+		if got := redact(tc.url); got != tc.redacted {
+			t.Errorf("%s is shown as %s, want %s", tc.url, got, tc.redacted)
+		}
+	}
+	for _, bad := range []string{"", "ftp://h/x", "https:///x", "file://elsewhere/x", "ssh://-oProxyCommand=x/y", "https://u:secret@h:port/x", "http://u:secret@[::1/x"} {
+		if l, err := parseURL(bad); err == nil {
+			t.Errorf("%q: %+v", bad, l)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: the error tells it: %v", bad, err)
+		}
+	}
+}
