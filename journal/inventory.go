@@ -76,6 +76,7 @@ func (k key) Key() Key {
 type Entry struct {
 	Key
 	Desired Desired // zero where the object has left managed/
+	Left    string  // path of the managed file that it had, where it has left
 	Applied Applied // zero where the object was not applied, or was pruned
 	Error   string  // of the last attempt to apply or prune it, "" where that went well
 }
@@ -223,7 +224,7 @@ func (f *fabric) desire(r *Record) {
 				delete(f.objects, k)
 				continue
 			}
-			*e = object{appliedBlob: e.appliedBlob, appliedCommit: e.appliedCommit,
+			*e = object{path: e.path, appliedBlob: e.appliedBlob, appliedCommit: e.appliedCommit,
 				resourceVersion: e.resourceVersion, appliedAt: e.appliedAt}
 		case Created, Updated, Unchanged:
 			if e == nil {
@@ -300,7 +301,9 @@ func (f *fabric) live(r *Record) {
 
 func (e *object) entry(k Key) Entry {
 	out := Entry{Key: k, Error: e.err}
-	if e.blob != "" {
+	if e.blob == "" {
+		out.Left = e.path
+	} else {
 		out.Desired = Desired{
 			Path: e.path, Blob: e.blob,
 			RawPath: value(e.rawPath), RawBlob: value(e.rawBlob),

@@ -35,7 +35,7 @@ func (r *repository) recordRefused(work []planned, rep *report) error {
 			}
 			if outcome == journal.Rejected {
 				rec.Step = journal.StepReject
-				rec.File.Kept = path.Join(p.fabric.cfg.unmanaged(), in.Path)
+				rec.File.Kept = p.kept[j]
 			} else {
 				rec.File.Commit, _ = r.book.inventory().Archived(p.fabric.cfg.Name, string(in.blob))
 			}
@@ -97,7 +97,11 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 		}
 		walk := commits
 		var did []journal.Record
-		if !linear || string(before) != inv.Tree(f.cfg.Name) {
+		accounted := inv.Tree(f.cfg.Name)
+		if accounted == noTree {
+			accounted = ""
+		}
+		if !linear || string(before) != accounted {
 			walk = made
 			if did, err = r.compare(rep.Cycle, f, tip, made); err != nil {
 				return err
@@ -110,7 +114,7 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 			}
 			did = append(did, more...)
 		}
-		if string(tree) != inv.Tree(f.cfg.Name) {
+		if string(tree) != accounted {
 			did = r.accountsFor(did, f, rep.Cycle, tip, tree)
 		}
 		recs = append(recs, did...)
@@ -149,9 +153,16 @@ func (r *repository) since(known, tip checkout.Hash) (commits []checkout.Commit,
 	return commits, linear, nil
 }
 
+// noTree stands in the journal for a fabric that has no managed/ (any more):
+// it is git's empty tree.
+const noTree = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
 // accountsFor lets the last of a fabric's records say which managed tree they
 // account for.
 func (r *repository) accountsFor(recs []journal.Record, f *fabric, cycle string, tip, tree checkout.Hash) []journal.Record {
+	if tree == "" {
+		tree = noTree
+	}
 	for i := len(recs) - 1; i >= 0; i-- {
 		if recs[i].Step != journal.StepReject {
 			recs[i].Tree = string(tree)
@@ -188,7 +199,7 @@ func (r *repository) accountMoves(recs []journal.Record, rep *report, known, pul
 		}
 		recs = append(recs, step)
 	}
-	if up != pulled {
+	if up != pulled && up != "" {
 		recs = append(recs, journal.Record{Cycle: rep.Cycle, Step: journal.StepPush, Branch: r.cfg.Branch, From: string(pulled), To: string(up), Commits: hashes(made)})
 	}
 	return recs, nil

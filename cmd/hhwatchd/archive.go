@@ -10,8 +10,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
 	"github.com/hhwatchd/hhwatchd/internal/durable"
 	"github.com/hhwatchd/hhwatchd/journal"
@@ -26,8 +28,9 @@ const reasonSuffix = ".reason"
 // (their bytes are in a durable commit), rejected ones move to unmanaged/ of
 // the work tree, which git is told to ignore. It returns the retired files:
 // they are unlinked for good once the cycle is through.
-func (r *repository) archive(work []planned, rep *report) (spent []*watcher.File, err error) {
+func (r *repository) archive(work []planned) (spent []*watcher.File, err error) {
 	var done []*watcher.File
+	var failed error
 	for i := range work {
 		p := &work[i]
 		if p.origin != journal.Dropped {
@@ -40,15 +43,8 @@ func (r *repository) archive(work []planned, rep *report) (spent []*watcher.File
 				}
 				continue
 			}
-			kept, err := r.reject(p.fabric, in, p.plan.Files[j].Verdict)
-			if err != nil {
-				return nil, fmt.Errorf("rejecting %s: %w", in.Path, err)
-			}
-			fr := rep.fabric(p.fabric.cfg.Name)
-			for k := range fr.Files {
-				if fr.Files[k].Path == in.Path && fr.Files[k].Outcome == journal.Rejected {
-					fr.Files[k].Kept = kept
-				}
+			if err := r.reject(p.kept[j], in, p.plan.Files[j].Verdict); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("rejecting %s: %w", in.Path, err))
 			}
 		}
 	}
@@ -56,69 +52,162 @@ func (r *repository) archive(work []planned, rep *report) (spent []*watcher.File
 	if len(changed) > 0 {
 		r.lookAgain() // written to meanwhile: new input
 	}
-	return spent, err
+	return spent, errors.Join(err, failed)
 }
 
-// reject puts a dropped file beside its reason in unmanaged/, and returns
-// where, relative to the repository. The newest rejected file of a name has
-// that name; an older one with other bytes is renamed, never overwritten.
-func (r *repository) reject(f *fabric, in input, v ingest.Verdict) (string, error) {
-	kept, err := r.freeUnmanaged(f, in)
-	if err != nil {
-		return "", err
+// prepareRejects makes room in unmanaged/ for the rejected drops, and leaves
+// out those for which there is none: they stay in raw/.
+func (r *repository) prepareRejects(work []planned, rep *report) []planned {
+	for i := range work {
+		p := &work[i]
+		p.kept = map[int]string{}
+		for j := 0; j < len(p.inputs); j++ {
+			if p.origin != journal.Dropped || p.outcome(j) != journal.Rejected {
+				continue
+			}
+			fr := rep.fabric(p.fabric.cfg.Name)
+			kept, err := r.freeUnmanaged(p.fabric, p.inputs[j])
+			if err != nil {
+				fr.Files = slices.DeleteFunc(fr.Files, func(f fileReport) bool { return f.Path == p.inputs[j].Path && f.Outcome == journal.Rejected })
+				fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: it is to be rejected (%s), but there is no place for it: %v",
+					p.inputs[j].Path, p.plan.Files[j].Problems[0].Code, err))
+				p.inputs = slices.Delete(p.inputs, j, j+1)
+				p.already = slices.Delete(p.already, j, j+1)
+				p.plan.Files = slices.Delete(p.plan.Files, j, j+1)
+				j--
+				continue
+			}
+			p.kept[j] = kept
+			for k := range fr.Files {
+				if fr.Files[k].Path == p.inputs[j].Path && fr.Files[k].Outcome == journal.Rejected {
+					fr.Files[k].Kept = kept
+				}
+			}
+		}
 	}
+	return work
+}
+
+// reject puts a dropped file beside its reason in unmanaged/.
+func (r *repository) reject(kept string, in input, v ingest.Verdict) error {
 	dst := r.onDisk(kept)
 	// The reason first: a crash in between leaves a reason without a file,
 	// and the file, still in raw/, is rejected again.
 	if err := durable.WriteFile(dst+reasonSuffix, ingest.Reason(v), 0o664); err != nil {
-		return "", err
+		return err
 	}
 	if in.disk == nil {
-		return kept, durable.WriteFile(dst, in.Data, 0o664)
+		return durable.WriteFile(dst, in.Data, 0o664)
 	}
-	err = in.disk.Move(dst)
-	switch {
-	case errors.Is(err, watcher.ErrChanged):
+	err := in.disk.Move(dst)
+	if errors.Is(err, watcher.ErrChanged) || errors.Is(err, watcher.ErrGone) {
+		// The journal has it as rejected by now, and so it was; what lies
+		// there instead is another file.
 		r.lookAgain()
-		return kept, os.Remove(dst + reasonSuffix)
-	case errors.Is(err, watcher.ErrGone):
-		return kept, os.Remove(dst + reasonSuffix)
+		return os.Remove(dst + reasonSuffix)
 	}
-	return kept, err
+	return err
 }
 
-// freeUnmanaged makes room in unmanaged/ for a rejected drop.
-func (r *repository) freeUnmanaged(f *fabric, in input) (string, error) {
-	kept := path.Join(f.cfg.unmanaged(), in.Path)
+// unmanagedNames are the names below unmanaged/ that a rejected file may get:
+// its own, or, where that clashes or is too long, one of its content.
+func unmanagedNames(f *fabric, in input) []string {
+	base := path.Base(in.Path)
+	flat := string(in.blob[:12]) + "-" + base[max(0, len(base)-100):]
+	names := []string{in.Path, strings.ToValidUTF8(flat, "_")}
+	if len(base)+len(reasonSuffix) > nameMax {
+		names = names[1:]
+	}
+	for i, n := range names {
+		names[i] = path.Join(f.cfg.unmanaged(), n)
+	}
+	return names
+}
+
+// nameMax is the longest file name in bytes (NAME_MAX of limits.h).
+const nameMax = 255
+
+// freeUnmanaged makes room on disk for a rejected drop: it returns a path
+// whose directory is there and which is free. The newest rejected file of a
+// name has that name; an older one with other bytes is renamed.
+func (r *repository) freeUnmanaged(f *fabric, in input) (kept string, err error) {
 	head, err := r.clone.Head()
 	if err != nil {
 		return "", err
 	}
-	// A file that git tracks there was pushed and rejected: that one stays.
-	for n := 1; ; n++ {
-		_, tracked, err := r.clone.Lookup(head, kept)
+	for _, name := range unmanagedNames(f, in) {
+		// A file that git tracks there was pushed and rejected: that one stays.
+		kept = name
+		for n := 1; ; n++ {
+			if _, tracked, err := r.clone.Lookup(head, kept); err != nil {
+				return "", err
+			} else if !tracked {
+				break
+			}
+			kept = numbered(name, n)
+		}
+		if err = r.noLinks(path.Dir(kept)); err != nil {
+			return "", err
+		}
+		if err = r.makeRoom(r.onDisk(kept), in); err == nil {
+			return kept, nil
+		}
+	}
+	return "", err
+}
+
+func (r *repository) makeRoom(dst string, in input) error {
+	if err := durable.MkdirAll(filepath.Dir(dst), 0o775); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(dst); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is there already, and is no file", dst)
+	}
+	old, err := os.ReadFile(dst)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(old, in.Data) && in.disk != nil {
+		return os.Remove(dst) // the same again, and it is about to come
+	}
+	return rotate(dst)
+}
+
+// unmanagedInTree is where a commit on tip puts a rejected file that was
+// pushed; taken are the paths that the commit uses already.
+func (r *repository) unmanagedInTree(tip checkout.Hash, f *fabric, in input, taken map[string]bool) (string, error) {
+	for _, name := range unmanagedNames(f, in) {
+		ok, err := r.fits(tip, f.cfg.unmanaged(), name, taken)
 		if err != nil {
 			return "", err
 		}
-		if !tracked {
-			break
+		if ok {
+			taken[name], taken[name+reasonSuffix] = true, true
+			return name, nil
 		}
-		kept = numbered(path.Join(f.cfg.unmanaged(), in.Path), n)
 	}
-	dst := r.onDisk(kept)
-	if err := durable.MkdirAll(filepath.Dir(dst), 0o775); err != nil {
-		return "", err
+	return "", errors.New("there is no place for it in unmanaged/")
+}
+
+// fits reports whether a file and its reason can be put at p, below dir, in
+// the tree of tip: neither is taken or a directory, and nothing on the way is
+// a file. What a rejected file of that name left there is replaced.
+func (r *repository) fits(tip checkout.Hash, dir, p string, taken map[string]bool) (bool, error) {
+	for _, q := range []string{p, p + reasonSuffix} {
+		if tree, err := r.clone.TreeHash(tip, q); err != nil || tree != "" || taken[q] {
+			return false, err
+		}
 	}
-	old, err := os.ReadFile(dst)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return kept, nil
-	case err != nil:
-		return "", err
-	case bytes.Equal(old, in.Data) && in.disk != nil:
-		return kept, os.Remove(dst) // the same again, and it is about to come
+	for q := path.Dir(p); q != dir; q = path.Dir(q) {
+		if _, file, err := r.clone.Lookup(tip, q); err != nil || file || taken[q] {
+			return false, err
+		}
 	}
-	return kept, rotate(dst)
+	return true, nil
 }
 
 // numbered returns x.1.yaml for x.yaml and 1.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,10 +88,14 @@ func (c *cluster) take() (*target, []chan<- applyReport) {
 }
 
 func (c *cluster) run(ctx context.Context) {
-	defer c.retry.Stop()
 	defer func() {
+		c.retry.Stop()
 		if c.api != nil {
 			c.api.Close()
+		}
+		_, done := c.take()
+		for _, d := range done {
+			d <- applyReport{Error: "stopped"}
 		}
 	}()
 	var last target
@@ -131,7 +136,10 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 	for _, p := range slices.Sorted(maps.Keys(c.broken)) {
 		rep.Failed = append(rep.Failed, c.broken[p])
 	}
-	c.settle(t, &rep)
+	if t.prune && !c.fabric.cfg.Prune {
+		rep.Held = "prune is off in the config of " + c.fabric.cfg.Name + "; nothing is deleted"
+	}
+	c.finish(t, &rep)
 	return rep
 }
 
@@ -205,14 +213,12 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 			rec.Objects = append(rec.Objects, o)
 		}
 	})
-	if err == nil && full && c.fabric.cfg.Prune {
-		err = c.prune(ctx, t, len(files), unread, rep)
-	}
 	if len(rec.Objects) > 0 {
 		rec.Took = time.Since(start)
-		if jerr := c.repo.book.append(rec); jerr != nil {
-			return errors.Join(err, jerr)
-		}
+		err = errors.Join(err, c.repo.book.append(rec))
+	}
+	if err == nil && full && c.fabric.cfg.Prune {
+		err = c.prune(ctx, t, len(files), unread, rep)
 	}
 	if err != nil {
 		return err
@@ -284,13 +290,14 @@ func (c *cluster) news(o journal.Object) bool {
 func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *applyReport) error {
 	name := c.fabric.cfg.Name
 	var gone []apply.Object
-	applied := 0
+	applied, moved := 0, false
 	for _, e := range c.repo.book.inventory().Objects(name) {
 		if e.Applied.Blob == "" {
 			continue
 		}
 		applied++
 		if kind, ok := c.fabric.kind(e.Group, e.Kind); ok && e.Desired.Blob == "" {
+			moved = moved || !strings.HasPrefix(e.Left, c.fabric.cfg.managed()+"/")
 			gone = append(gone, apply.Object{
 				Group: e.Group, Version: kind.Version, Kind: e.Kind, Plural: kind.Plural, Namespace: e.Namespace, Name: e.Name,
 			})
@@ -307,10 +314,16 @@ func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *a
 		// One of them may be what is missing, under another name.
 		why = fmt.Sprintf("%s in managed/ cannot be read", plural(unread, "file"))
 	case t.prune:
+	case moved:
+		why = "their files lay elsewhere: the fabric's path was changed"
 	case files == 0:
 		why = "managed/ came up empty"
 	case len(gone) > limit:
 		why = fmt.Sprintf("the limit is %d", limit)
+	}
+	if unread > 0 {
+		rep.Held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; correct or remove what cannot be read", len(gone), plural(applied, "object"), why)
+		return nil
 	}
 	if why != "" {
 		rep.Held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; if it is meant: hhwatchd sync --fabric %s --prune",
@@ -357,8 +370,8 @@ func (f *fabric) kind(group, kind string) (ingest.Kind, bool) {
 	return ingest.Kind{}, false
 }
 
-// settle decides when to try again, and publishes how the cluster is.
-func (c *cluster) settle(t target, rep *applyReport) {
+// finish decides when to try again, and publishes how the cluster is.
+func (c *cluster) finish(t target, rep *applyReport) {
 	if rep.Error != "" || len(c.pending) > 0 || c.deleting {
 		c.retry.Failed()
 	} else {

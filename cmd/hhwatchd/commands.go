@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,9 @@ func checkConfigCommand(o *options) *cobra.Command {
 			c, err := o.load()
 			if err != nil {
 				return err
+			}
+			if o.standalone() {
+				return configError{"there is no " + o.config + "; without one, hhwatchd run uses an embedded default"}
 			}
 			n := 0
 			for _, r := range c.Repositories {
@@ -65,7 +69,7 @@ func (o *options) request(cmd *cobra.Command, q syncRequest, runOnce bool) error
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		progress, done = bars(os.Stderr)
 	}
-	var reports []*report
+	reports := []*report{}
 	c, err := connect(cmd.Context(), cfg.StateDir)
 	switch {
 	case err == nil && runOnce:
@@ -73,6 +77,11 @@ func (o *options) request(cmd *cobra.Command, q syncRequest, runOnce bool) error
 	case err == nil:
 		reports, err = c.sync(cmd.Context(), q, progress)
 	case errors.Is(err, errNoDaemon) && runOnce:
+		if o.standalone() {
+			if err := makeStandaloneRemote(); err != nil {
+				return err
+			}
+		}
 		// The report says what there is to say.
 		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 		t := q.trigger()
@@ -109,14 +118,18 @@ func syncCommand(o *options) *cobra.Command {
 		Use:   "sync [--repo NAME | --fabric NAME] [--dry-run] [--prune] [--once]",
 		Short: "Run a full cycle now: pull, ingest, commit, push, apply",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return o.request(cmd, q, runOnce) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if q.Repository != "" && q.Fabric != "" {
+				return &exitError{exitUsage, errors.New("give --repo or --fabric, not both")}
+			}
+			return o.request(cmd, q, runOnce)
+		},
 	}
 	cmd.Flags().StringVar(&q.Repository, "repo", "", "only the repository `NAME`")
-	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "only the fabric `NAME`")
-	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "show the plan and write nothing")
+	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "the repository of the fabric `NAME`; tell only of that fabric")
+	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "show the plan; fetch and write nothing")
 	cmd.Flags().BoolVar(&q.Prune, "prune", false, "let a prune go on that is held for its size")
 	cmd.Flags().BoolVar(&runOnce, "once", false, "run the cycle here, where no daemon runs")
-	cmd.MarkFlagsMutuallyExclusive("repo", "fabric")
 	o.outputFlag(cmd)
 	return cmd
 }
@@ -130,7 +143,7 @@ func ingestCommand(o *options) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return o.request(cmd, q, runOnce) },
 	}
-	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "only the fabric `NAME`")
+	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "the repository of the fabric `NAME`; tell only of that fabric")
 	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "show the plan and write nothing")
 	cmd.Flags().BoolVar(&runOnce, "once", false, "run it here, where no daemon runs")
 	o.outputFlag(cmd)
@@ -188,9 +201,12 @@ func statusCommand(o *options) *cobra.Command {
 				return err
 			}
 			if o.output == "json" {
-				return printJSON(cmd.OutOrStdout(), c.status)
+				if err := printJSON(cmd.OutOrStdout(), c.status); err != nil {
+					return err
+				}
+			} else {
+				printStatus(cmd.OutOrStdout(), c.status, time.Now())
 			}
-			printStatus(cmd.OutOrStdout(), c.status, time.Now())
 			if !c.status.well() {
 				return &exitError{code: exitFailed}
 			}
@@ -207,7 +223,7 @@ func historyCommand(o *options) *cobra.Command {
 	var follow bool
 	var last int
 	cmd := &cobra.Command{
-		Use:   "history [--since TIME] [--until TIME] [--fabric NAME] [--object KIND/NAME] [--file PATH] [--commit ID] [--cycle ID] [--last N] [--follow]",
+		Use:   "history [--since TIME] [--until TIME] [--repo NAME] [--fabric NAME] [--object KIND/NAME] [--file PATH] [--commit ID] [--cycle ID] [--last N] [--follow]",
 		Short: "Tell what came in and what became of it",
 		Long: `Tell what came in and what became of it, from the journal, oldest first. The
 conditions are combined. TIME is a time as 2006-01-02T15:04:05Z, a date, or a
@@ -353,15 +369,18 @@ func getCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, f := cfg.fabric(fabric); fabric != "" && f == nil {
+				return &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", fabric)}
+			}
 			var items []inventoryItem
 			if c, cerr := connect(cmd.Context(), cfg.StateDir); cerr == nil {
-				if err := c.get(cmd.Context(), "/v1/inventory?fabric="+fabric, &items); err != nil {
+				if err := c.get(cmd.Context(), "/v1/inventory?fabric="+url.QueryEscape(fabric), &items); err != nil {
 					return err
 				}
 			} else {
 				inv, err := journal.ReadInventory(cfg.journalDir())
 				if inv == nil {
-					return fmt.Errorf("reading the journal: %w", err)
+					return err
 				}
 				items = inventoryOf(cfg, inv, fabric)
 			}
@@ -369,11 +388,12 @@ func getCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.output == "json" {
-				return printJSON(cmd.OutOrStdout(), items)
-			}
-			printItems(cmd.OutOrStdout(), items)
-			if len(items) == 0 && len(args) == 2 {
+			if len(items) > 0 || len(args) < 2 {
+				if o.output == "json" {
+					return printJSON(cmd.OutOrStdout(), items)
+				}
+				printItems(cmd.OutOrStdout(), items)
+			} else {
 				return &exitError{exitNone, fmt.Errorf("no %s %s", args[0], args[1])}
 			}
 			return nil
@@ -435,10 +455,14 @@ func table(w io.Writer, header ...string) *tabwriter.Writer {
 	return t
 }
 
+func (it *inventoryItem) key() journal.Key {
+	return journal.Key{Group: it.Group, Kind: it.Kind, Namespace: it.Namespace, Name: it.Name}
+}
+
 func printItems(w io.Writer, items []inventoryItem) {
 	t := table(w, "FABRIC", "OBJECT", "STATE", "COMMIT", "FROM", "DOC", "SINCE")
 	for _, it := range items {
-		from, doc := it.Desired.RawPath, fmt.Sprint(it.Desired.Document)
+		from, doc := it.RawFile, fmt.Sprint(it.Document)
 		if from != "" {
 			from = filepath.Base(from)
 		} else {
@@ -448,8 +472,8 @@ func printItems(w io.Writer, items []inventoryItem) {
 		if it.Error != "" {
 			state += ": " + it.Error
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", it.Fabric, it.Key, state, short(it.Desired.Commit), from, doc,
-			it.Desired.Since.Local().Format("2006-01-02 15:04:05"))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", it.Fabric, it.key(), state, short(it.Commit), from, doc,
+			it.Since.Local().Format("2006-01-02 15:04:05"))
 	}
 	t.Flush()
 }

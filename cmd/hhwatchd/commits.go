@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,20 +37,12 @@ const (
 func stepOf(c checkout.Commit) string { return first(c.Trailer(trailerStep)) }
 
 // commit writes the cycle's commits, unreferenced still, and returns the last
-// one; b.tip if there is nothing to commit.
-func (r *repository) commit(b base, work []planned, t trigger, rep *report) (checkout.Hash, error) {
+// one (b.tip if there is nothing to commit), with the work that is in them.
+func (r *repository) commit(b base, work []planned, t trigger, rep *report) (checkout.Hash, []planned, error) {
 	tip := b.tip
-	var err error
 	for _, c := range b.foreign {
-		if err := r.clone.SaveRef("aside/"+string(c.Hash), c.Hash); err != nil {
-			return "", err
-		}
-		err := r.record(journal.Record{
-			Cycle: rep.Cycle, Step: journal.StepAside, Commits: []string{string(c.Hash)},
-			Note: fmt.Sprintf("the remote moved on without the local commit %s; it is kept as refs/hhwatchd/aside/%s", short(string(c.Hash)), c.Hash),
-		})
-		if err != nil {
-			return "", err
+		if err := r.setAside(c.Hash, rep); err != nil {
+			return "", nil, err
 		}
 	}
 	if len(b.again) > 0 {
@@ -60,20 +53,82 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 		total += len(p.plan.Writes)
 	}
 	t.report("commit", 0, total)
+	var done []planned
 	for i := range work {
-		if tip, err = r.commitBatch(tip, &work[i], rep); err != nil {
-			return "", err
+		p := &work[i]
+		next, err := r.commitBatch(tip, p, rep)
+		if err == nil {
+			tip, done = next, append(done, *p)
+			continue
+		}
+		// A file that git cannot take (it clashes with a directory, say) must
+		// not hold up the others: they go one by one, and it stays in raw/.
+		for _, in := range p.inputs {
+			one, err := r.planBatch(batch{fabric: p.fabric, origin: p.origin, inputs: []input{in}}, r.managedAt(p.fabric, tip), tip)
+			if err == nil {
+				next, err = r.commitBatch(tip, &one, rep)
+			}
+			if err == nil {
+				tip, done = next, append(done, one)
+				continue
+			}
+			if err := r.leaveOut(b, p, in, err, rep); err != nil {
+				return "", nil, err
+			}
 		}
 	}
-	return tip, nil
+	return tip, done, nil
+}
+
+// leaveOut reports a file that could not be committed. One that lies in raw/,
+// or in the remote's tree, stays there; the commits of one that was to be
+// said again are kept aside.
+func (r *repository) leaveOut(b base, p *planned, in input, why error, rep *report) error {
+	fr := rep.fabric(p.fabric.cfg.Name)
+	fr.Files = slices.DeleteFunc(fr.Files, func(f fileReport) bool { return f.Path == in.Path && f.Origin == p.origin })
+	fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: %v", in.Path, why))
+	if p.origin == journal.Dropped && in.disk == nil {
+		return r.setAside(b.head, rep)
+	}
+	return nil
+}
+
+// setAside keeps a local commit that the remote went on without.
+func (r *repository) setAside(c checkout.Hash, rep *report) error {
+	if err := r.clone.SaveRef("aside/"+string(c), c); err != nil {
+		return err
+	}
+	return r.record(journal.Record{
+		Cycle: rep.Cycle, Step: journal.StepAside, Commits: []string{string(c)},
+		Note: fmt.Sprintf("the remote moved on without the local commit %s; it is kept as refs/hhwatchd/aside/%s", short(string(c)), c),
+	})
+}
+
+// managedAt looks managed files of a fabric up in a commit.
+func (r *repository) managedAt(f *fabric, tip checkout.Hash) func(string) ([]byte, bool, error) {
+	return func(p string) ([]byte, bool, error) {
+		blob, ok, err := r.clone.Lookup(tip, path.Join(f.cfg.Path, p))
+		if err != nil || !ok {
+			return nil, false, err
+		}
+		data, err := r.clone.Blob(blob)
+		return data, true, err
+	}
 }
 
 // commitBatch writes the commits of one batch: for dropped files one that
 // records them as they were dropped, by their owner, and one that moves them
 // on; for pulled files, which history has already, only the second.
-func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (checkout.Hash, error) {
+func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ checkout.Hash, err error) {
+	made := len(rep.Commits)
+	defer func() {
+		if err != nil {
+			rep.Commits = rep.Commits[:made]
+		}
+	}()
 	var moved []input
 	var changes []checkout.Change
+	taken := map[string]bool{}
 	for i, in := range p.inputs {
 		outcome := p.outcome(i)
 		if p.origin == journal.Dropped && outcome != journal.Ingested {
@@ -82,7 +137,10 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (ch
 		moved = append(moved, in)
 		changes = append(changes, checkout.Change{Path: p.fabric.rawPath(in.Path), Delete: true})
 		if outcome == journal.Rejected {
-			kept := path.Join(p.fabric.cfg.unmanaged(), in.Path)
+			kept, err := r.unmanagedInTree(tip, p.fabric, in, taken)
+			if err != nil {
+				return "", err
+			}
 			changes = append(changes,
 				checkout.Change{Path: kept, Data: in.Data},
 				checkout.Change{Path: kept + reasonSuffix, Data: ingest.Reason(p.plan.Files[i].Verdict)})
@@ -91,7 +149,6 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (ch
 	if len(moved) == 0 {
 		return tip, nil
 	}
-	var err error
 	if p.origin == journal.Dropped {
 		for rest := moved; len(rest) > 0; {
 			n := 1
@@ -148,17 +205,16 @@ func (r *repository) message(subject, step, cycle string, f *fabric, files []inp
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", subject)
 	for _, in := range files {
-		// A path with a line break would end the trailer; %q-like quoting is
-		// what git prints for such a path too.
 		fmt.Fprintf(&b, "%s: %s\n%s: %s\n", trailerFile, quotePath(f.rawPath(in.Path)), trailerBlob, in.blob)
 	}
 	fmt.Fprintf(&b, "%s: %s\n%s: %s\n%s: %s\n", trailerFabric, f.cfg.Name, trailerStep, step, trailerCycle, cycle)
 	return b.String()
 }
 
+// quotePath quotes a path that would not survive in a line of text.
 func quotePath(p string) string {
-	if strings.ContainsAny(p, "\n\r\"") {
-		return fmt.Sprintf("%q", p)
+	if quoted := strconv.Quote(p); len(quoted) != len(p)+2 {
+		return quoted
 	}
 	return p
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/hhwatchd/hhwatchd/ingest"
 )
 
 // defaultConfigFile is read when --config is not given.
@@ -188,6 +190,7 @@ func parseConfig(file string, data []byte) (*Config, error) {
 		return nil, yamlError(file, err)
 	}
 	c.complete()
+	c.StateDir = filepath.Clean(c.StateDir)
 	v := validator{file: file, root: &root}
 	v.config(c)
 	if len(v.errs) > 0 {
@@ -197,6 +200,7 @@ func parseConfig(file string, data []byte) (*Config, error) {
 }
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+var yamlDuration = regexp.MustCompile("^cannot unmarshal !!\\S+ `(.*)` into time.Duration$")
 var yamlUnknown = regexp.MustCompile(`^field (\S+) not found in type main\.(\S+)$`)
 
 // yamlError puts the decoder's messages into the form file:line: message.
@@ -214,6 +218,9 @@ func yamlError(file string, err error) error {
 			continue
 		}
 		msg := m[2]
+		if u := yamlDuration.FindStringSubmatch(msg); u != nil {
+			msg = fmt.Sprintf("%q is not a duration; write 5s or 1m", u[1])
+		}
 		if u := yamlUnknown.FindStringSubmatch(msg); u != nil {
 			msg = fmt.Sprintf("unknown key %q", u[1])
 		}
@@ -360,7 +367,7 @@ func (v *validator) repository(at []any, r *RepositoryConfig) {
 	case err == nil && u.Scheme == "ssh" && hasPassword(u):
 		v.fail(key("url"), "holds a password; use auth.sshKeyFile")
 	}
-	if strings.HasPrefix(r.Branch, "-") || strings.HasPrefix(r.Branch, "refs/") || strings.ContainsAny(r.Branch, " ~^:?*[\\") {
+	if strings.HasPrefix(r.Branch, "-") || strings.HasPrefix(r.Branch, "refs/") || strings.Contains(r.Branch, "..") || strings.ContainsAny(r.Branch, " ~^:?*[\\") {
 		v.fail(key("branch"), "%q is not a branch name", r.Branch)
 	}
 	if r.Interval < time.Second {
@@ -410,6 +417,9 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 	}
 	if f.Cluster == nil {
 		return
+	}
+	if err := (ingest.Policy{Namespace: f.Cluster.Namespace, Kinds: ingest.Hedgehog()}).Check(); err != nil {
+		v.fail(key("cluster", "namespace"), "%v", err)
 	}
 	switch k := f.Cluster.Kubeconfig; {
 	case k == "":

@@ -94,7 +94,7 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{"unknown key", "stateDir: /s", "stateDir: /s\nsettel: {quiet: 1s}", []string{`c.yaml:3: unknown key "settel"`}},
 		{"unknown key below", "    url:", "    ulr: x\n    url:", []string{`c.yaml:5: unknown key "ulr"`}},
-		{"mistyped", "    url:", "    interval: often\n    url:", []string{"c.yaml:5: cannot unmarshal !!str `often` into time.Duration"}},
+		{"mistyped", "    url:", "    interval: often\n    url:", []string{`c.yaml:5: "often" is not a duration; write 5s or 1m`}},
 		{"two at once", "stateDir: /s", "stateDir: s\nrescan: 1ms", []string{
 			`c.yaml:2: stateDir: "s" is not an absolute path`, "c.yaml:3: rescan: 1ms is below one second"}},
 		{"not YAML", "stateDir: /s", "stateDir: [", []string{"c.yaml:"}},
@@ -111,6 +111,8 @@ func TestConfigErrors(t *testing.T) {
 			`c.yaml:5: repositories[0].auth.passwordFile: "token" is not an absolute path`}},
 		{"path escapes", "path: fabrics/f", "path: ../f", []string{`c.yaml:8: repositories[0].fabrics[0].path: "../f" is not a clean path below the repository's root`}},
 		{"path in .git", "path: fabrics/f", "path: .GIT/f", []string{`c.yaml:8: repositories[0].fabrics[0].path: ".GIT/f" is not`}},
+		{"bad namespace", "path: fabrics/f", "path: fabrics/f\n        cluster: {kubeconfig: /k, namespace: Bad NS}", []string{
+			`c.yaml:9: repositories[0].fabrics[0].cluster.namespace: namespace "Bad NS": not a namespace name`}},
 		{"same fabric twice", "path: fabrics/f", "path: fabrics/f\n      - name: f\n        path: fabrics/g", []string{
 			`c.yaml:9: repositories[0].fabrics[1].name: "f" is the name of another fabric too`}},
 		{"overlapping paths", "path: fabrics/f", "path: fabrics/f\n      - name: g\n        path: fabrics/f/g", []string{

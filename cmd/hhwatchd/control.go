@@ -29,20 +29,16 @@ import (
 
 const controlSocket = "control.sock"
 
-// controlSockets lists where the daemon's socket may be: the runtime
-// directory that systemd gave (systemd.exec(5), RUNTIME_DIRECTORY), that of
-// the user (XDG_RUNTIME_DIR), the system's, and the state directory.
-func controlSockets(stateDir string) []string {
+// runtimeDirs lists the runtime directories of this process: the one that
+// systemd gave (systemd.exec(5), RUNTIME_DIRECTORY), and that of the user
+// (XDG_RUNTIME_DIR).
+func runtimeDirs() []string {
 	var dirs []string
 	if d := os.Getenv("RUNTIME_DIRECTORY"); d != "" {
 		dirs = append(dirs, filepath.SplitList(d)[0])
 	}
 	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
 		dirs = append(dirs, filepath.Join(d, "hhwatchd"))
-	}
-	dirs = append(dirs, "/run/hhwatchd", stateDir)
-	for i, d := range dirs {
-		dirs[i] = filepath.Join(d, controlSocket)
 	}
 	return dirs
 }
@@ -51,14 +47,8 @@ func controlSockets(stateDir string) []string {
 // state directory where there is none or another daemon has it. The caller
 // holds the lock of the state directory, so that a socket left there is stale.
 func listenControl(ctx context.Context, stateDir string) (net.Listener, error) {
-	var candidates []string
-	if d := os.Getenv("RUNTIME_DIRECTORY"); d != "" {
-		candidates = append(candidates, filepath.SplitList(d)[0])
-	} else if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
-		candidates = append(candidates, filepath.Join(d, "hhwatchd"))
-	}
 	var failed error
-	for _, dir := range append(candidates, stateDir) {
+	for _, dir := range append(runtimeDirs(), stateDir) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			failed = errors.Join(failed, err)
 			continue
@@ -180,42 +170,58 @@ func (s *service) handleSync(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	var mu sync.Mutex
-	send := func(e syncEvent) {
-		mu.Lock()
-		defer mu.Unlock()
-		_ = json.NewEncoder(w).Encode(e) // a client that left needs no answer
-		_ = http.NewResponseController(w).Flush()
-	}
+	// Only this goroutine writes the answer. The cycle never waits for it: who
+	// reads too slowly misses some of the progress.
+	progress := make(chan syncEvent, 16)
+	results := make(chan syncEvent)
 	t := req.trigger()
-	var last time.Time
 	t.progress = func(phase string, done, total int) {
-		mu.Lock()
-		skip := done != total && time.Since(last) < 50*time.Millisecond
-		if !skip {
-			last = time.Now()
-		}
-		mu.Unlock()
-		if !skip {
-			send(syncEvent{Phase: phase, Done: done, Total: total})
+		select {
+		case progress <- syncEvent{Phase: phase, Done: done, Total: total}:
+		default:
 		}
 	}
 	var wg sync.WaitGroup
+	asked := false
 	for _, r := range s.running() {
 		if !concerns(r.cfg, req.Repository, req.Fabric) {
 			continue
 		}
+		asked = true
 		wg.Go(func() {
 			rep, err := r.ask(q.Context(), t)
 			if rep != nil {
-				send(syncEvent{Report: rep})
+				results <- syncEvent{Report: rep}
 			}
 			if err != nil {
-				send(syncEvent{Error: err.Error()})
+				results <- syncEvent{Error: err.Error()}
 			}
 		})
 	}
-	wg.Wait()
+	if !asked {
+		wg.Go(func() {
+			results <- syncEvent{Error: "the daemon does not know it; has the config been reloaded?"}
+		})
+	}
+	go func() {
+		wg.Wait()
+		close(results)
+	}()
+	send := func(e syncEvent) {
+		_ = json.NewEncoder(w).Encode(e) // a client that left needs no answer
+		_ = http.NewResponseController(w).Flush()
+	}
+	for {
+		select {
+		case e := <-progress:
+			send(e)
+		case e, ok := <-results:
+			if !ok {
+				return
+			}
+			send(e)
+		}
+	}
 }
 
 // A client talks to the daemon.
@@ -230,7 +236,9 @@ var errNoDaemon = errors.New("no hhwatchd is running for this state directory")
 // connect finds the daemon that has stateDir.
 func connect(ctx context.Context, stateDir string) (*client, error) {
 	var denied error
-	for _, name := range controlSockets(stateDir) {
+	// A person's runtime directory is not the service's.
+	for _, dir := range append(runtimeDirs(), "/run/hhwatchd", stateDir) {
+		name := filepath.Join(dir, controlSocket)
 		c := &client{http: &http.Client{Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, name) },
 		}}}
@@ -282,18 +290,19 @@ func (c *client) sync(ctx context.Context, q syncRequest, progress progressFunc)
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the daemon answered %s", resp.Status)
 	}
-	var reports []*report
+	reports := []*report{}
+	var failed error
 	d := json.NewDecoder(resp.Body)
 	for {
 		var e syncEvent
 		if err := d.Decode(&e); errors.Is(err, io.EOF) {
-			return reports, nil
+			return reports, failed
 		} else if err != nil {
-			return reports, fmt.Errorf("the daemon's answer broke off: %w", err)
+			return reports, errors.Join(failed, fmt.Errorf("the daemon's answer broke off: %w", err))
 		}
 		switch {
 		case e.Error != "":
-			return reports, errors.New(e.Error)
+			failed = errors.Join(failed, errors.New(e.Error))
 		case e.Report != nil:
 			reports = append(reports, e.Report)
 		case progress != nil:
@@ -304,9 +313,39 @@ func (c *client) sync(ctx context.Context, q syncRequest, progress progressFunc)
 
 // inventoryItem is a row of `hhwatchd get`.
 type inventoryItem struct {
-	Fabric string
-	State  journal.State
-	journal.Entry
+	Fabric    string        `json:"fabric"`
+	Group     string        `json:"group"`
+	Kind      string        `json:"kind"`
+	Namespace string        `json:"namespace"`
+	Name      string        `json:"name"`
+	State     journal.State `json:"state"`
+	Managed   string        `json:"managed,omitempty"` // its file
+	RawFile   string        `json:"rawFile,omitempty"` // that it came from
+	RawBlob   string        `json:"rawBlob,omitempty"`
+	Document  int           `json:"document,omitempty"` // in that file, from 1
+	Line      int           `json:"line,omitempty"`
+	Commit    string        `json:"commit,omitempty"`
+	Since     time.Time     `json:"since,omitzero"`
+	Applied   *appliedItem  `json:"applied,omitempty"`
+	Error     string        `json:"error,omitempty"` // of the last attempt to apply or prune it
+}
+
+type appliedItem struct {
+	Commit          string    `json:"commit"`
+	ResourceVersion string    `json:"resourceVersion"`
+	Time            time.Time `json:"time"`
+}
+
+func newInventoryItem(fabric string, e journal.Entry) inventoryItem {
+	it := inventoryItem{
+		Fabric: fabric, Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, State: e.State(),
+		Managed: e.Desired.Path, RawFile: e.Desired.RawPath, RawBlob: e.Desired.RawBlob,
+		Document: e.Desired.Document, Line: e.Desired.Line, Commit: e.Desired.Commit, Since: e.Desired.Since, Error: e.Error,
+	}
+	if e.Applied.Blob != "" {
+		it.Applied = &appliedItem{e.Applied.Commit, e.Applied.ResourceVersion, e.Applied.Time}
+	}
+	return it
 }
 
 // stateManaged is how far an object comes where there is no cluster.
@@ -320,11 +359,11 @@ func inventoryOf(cfg *Config, inv *journal.Inventory, fabric string) []inventory
 				continue
 			}
 			for _, it := range inv.Objects(f.Name) {
-				state := it.State()
+				item := newInventoryItem(f.Name, it)
 				if f.Cluster == nil {
-					state = stateManaged
+					item.State = stateManaged
 				}
-				items = append(items, inventoryItem{f.Name, state, it})
+				items = append(items, item)
 			}
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
@@ -55,9 +57,14 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	// The working clone. A first clone can fail as any pull can.
 	if err := r.open(ctx); err != nil {
 		rep.Pull.Error = err.Error()
-		r.remoteFailed(rep.Cycle, err)
-		return nil
+		return r.remoteWent(rep)
 	}
+	for _, f := range r.fabrics {
+		if err := r.layRaw(f); err != nil {
+			rep.fabric(f.cfg.Name).Error = err.Error() // the other fabrics go on
+		}
+	}
+
 	// What a crash, a person or another program left: commits that the journal
 	// does not know of yet, and with a full look also edited files.
 	if !t.dryRun {
@@ -99,7 +106,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		}
 
 		// Discover, validate, classify, process: pure, nothing is written.
-		work, err := r.plan(ctx, t, base, rep)
+		work, left, err := r.plan(ctx, t, base, rep)
 		if err != nil {
 			return err
 		}
@@ -110,7 +117,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 
 		// Commit. Crash here: at most there are objects that nothing refers
 		// to; the raw files are where they were.
-		tip, err := r.commit(base, work, t, rep)
+		tip, work, err := r.commit(base, work, t, rep)
 		if err != nil {
 			return err
 		}
@@ -129,10 +136,11 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		// Archive: the raw files leave raw/, in the order of their arrival, so
 		// that a crash here leaves the later word to be said again, never an
 		// earlier one. Rejected drops go to unmanaged/.
+		work = r.prepareRejects(work, rep)
 		if err := r.recordRefused(work, rep); err != nil {
 			return err
 		}
-		out, err := r.archive(work, rep)
+		out, err := r.archive(slices.Concat(work, left))
 		spent = append(spent, out...)
 		if err != nil {
 			return err
@@ -146,9 +154,11 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		}
 		if err != nil {
 			rep.Push.Error = err.Error()
-			r.remoteFailed(rep.Cycle, err)
 		}
 		break
+	}
+	if err := r.remoteWent(rep); err != nil {
+		return err
 	}
 
 	// Tell the journal what all of this did. Crash here: the next cycle does.
@@ -183,6 +193,10 @@ type base struct {
 	foreign  []checkout.Commit
 }
 
+// lookLimit bounds the one small request that precedes local work: a remote
+// that hangs must not keep what was dropped from being committed.
+const lookLimit = 10 * time.Second
+
 // pull asks the remote for its head and fetches if it moved. Failures are
 // recorded, not returned: a cycle does its local work without the remote.
 func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
@@ -203,20 +217,23 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
 		return
 	}
 	t.report("pull", 0, 0)
-	head, err := r.clone.RemoteHead(ctx)
-	if err == nil && head != from && !t.dryRun {
-		head, err = r.clone.Fetch(ctx)
-	}
-	if err == nil && head == "" && from != "" {
+	look, cancel := context.WithTimeout(ctx, lookLimit)
+	head, err := r.clone.RemoteHead(look)
+	cancel()
+	switch {
+	case err != nil || head == from:
+	case head == "":
+		// Not fetched: what the branch was stays known, so that it is not
+		// taken for a new one to be pushed to.
 		err = fmt.Errorf("branch %s is gone from %s; nothing is pulled or pushed until it is back", r.cfg.Branch, r.cfg.URL)
+	case !t.dryRun:
+		head, err = r.clone.Fetch(ctx)
 	}
 	if err != nil {
 		rep.Pull.Error = err.Error()
-		r.remoteFailed(rep.Cycle, err)
 		return
 	}
 	rep.Pull.To = string(head)
-	r.remoteSucceeded(rep.Cycle)
 }
 
 // base finds out where new work stands.
@@ -280,10 +297,20 @@ func (r *repository) unpushed(head, up, old checkout.Hash) ([]checkout.Commit, e
 	return both, nil
 }
 
+// cycleTime is how a cycle's identifier begins: with its start, in UTC.
+const cycleTime = "20060102T150405.000Z"
+
 // newCycleID makes an identifier that sorts by time and can be read at a
-// glance: the second in UTC, and four random digits.
+// glance: the start of the cycle, and four random digits.
 func newCycleID() string {
 	var b [2]byte
 	rand.Read(b[:]) // never fails
-	return time.Now().UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+	return time.Now().UTC().Format(cycleTime) + "-" + hex.EncodeToString(b[:])
+}
+
+// cycleStart is when the cycle of that identifier began.
+func cycleStart(id string) (time.Time, bool) {
+	at, _, _ := strings.Cut(id, "-")
+	t, err := time.Parse(cycleTime, at)
+	return t, err == nil
 }

@@ -50,8 +50,6 @@ type service struct {
 // running is a repository with the goroutine that runs it.
 type running struct {
 	*repository
-	settle Settle
-	rescan time.Duration
 	stop   context.CancelFunc
 	looked chan struct{} // closed after the first cycle
 	ended  chan struct{} // closed when the goroutine has ended
@@ -80,6 +78,10 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 	}
 	defer j.Close()
 
+	for i := range j.Damage() {
+		log.Error("the journal is damaged; hhwatchd goes on in a new segment", "err", &j.Damage()[i])
+	}
+	log.Info("hhwatchd "+version(), "stateDir", cfg.StateDir, "repositories", len(cfg.Repositories))
 	s := &service{load: load, log: log, book: &book{j: j, log: log, journald: journald}, started: time.Now(), cfg: cfg}
 	var owned sync.WaitGroup
 	defer owned.Wait()
@@ -144,7 +146,7 @@ func lockState(dir string) (unlock func(), err error) {
 		pid, _ := os.ReadFile(name)
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &lockedError{dir, strings.TrimSpace(string(pid))}
+			return nil, fmt.Errorf("%s is in use by another hhwatchd (pid %s)", dir, strings.TrimSpace(string(pid)))
 		}
 		return nil, fmt.Errorf("locking %s: %w", name, err)
 	}
@@ -167,13 +169,6 @@ func userName(uid uint32) string {
 func writePID(f *os.File) error {
 	_, err := fmt.Fprintln(f, os.Getpid())
 	return err
-}
-
-// A lockedError says that another process has the state directory.
-type lockedError struct{ dir, pid string }
-
-func (e *lockedError) Error() string {
-	return fmt.Sprintf("%s is in use by another hhwatchd (pid %s)", e.dir, e.pid)
 }
 
 // start starts what cfg has and is not running yet, or not like that, and
@@ -213,8 +208,8 @@ func (s *service) start(ctx context.Context, cfg *Config) {
 func (s *service) startRepository(ctx context.Context, cfg *Config, rc *RepositoryConfig) *running {
 	ctx, stop := context.WithCancel(ctx)
 	r := &running{
-		repository: newRepository(cfg, rc, s.book, s.log), settle: cfg.Settle, rescan: cfg.Rescan,
-		stop: stop, looked: make(chan struct{}), ended: make(chan struct{}),
+		repository: newRepository(cfg, rc, s.book, s.log),
+		stop:       stop, looked: make(chan struct{}), ended: make(chan struct{}),
 	}
 	go func() {
 		defer close(r.ended)
@@ -321,10 +316,16 @@ func (s *service) statusLine() string {
 			switch {
 			case f.Down != "":
 				parts = append(parts, fmt.Sprintf("%s: %s (for %s)", f.Name, f.Down, age(f.DownSince)))
+			case st.Error != "":
+				parts = append(parts, f.Name+": stopped: "+st.Error)
 			case len(f.Failed) > 0:
 				parts = append(parts, fmt.Sprintf("%s: %s not applied", f.Name, plural(len(f.Failed), "object")))
 			case f.Held != "":
 				parts = append(parts, f.Name+": "+f.Held)
+			case st.Cycles == 0 || f.Cluster != "" && f.Commit == "":
+				parts = append(parts, f.Name+": not brought in sync yet")
+			case st.Unpushed > 0:
+				parts = append(parts, fmt.Sprintf("%s: %s to push", f.Name, plural(st.Unpushed, "commit")))
 			default:
 				parts = append(parts, fmt.Sprintf("%s in sync at %s", f.Name, short(st.Head)))
 			}
@@ -377,10 +378,10 @@ func once(ctx context.Context, cfg *Config, log *slog.Logger, repository string,
 		}
 		r := newRepository(cfg, rc, b, log)
 		rep, err := r.once(ctx, t)
+		reports = append(reports, rep)
 		if err != nil {
 			return reports, err
 		}
-		reports = append(reports, rep)
 	}
 	return reports, nil
 }
@@ -388,17 +389,17 @@ func once(ctx context.Context, cfg *Config, log *slog.Logger, repository string,
 // once runs a single cycle in the caller's goroutine.
 func (r *repository) once(ctx context.Context, t trigger) (*report, error) {
 	clusters, stop := context.WithCancel(ctx)
+	defer r.close()
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer stop()
-	defer r.close()
 	for _, f := range r.fabrics {
 		if f.cluster != nil {
 			owned.Go(func() { f.cluster.run(clusters) })
 		}
 	}
 	rep := r.cycle(ctx, t)
-	r.finish(rep, t)
+	rep.only(t.fabric)
 	return rep, rep.awaitApply(ctx)
 }
 

@@ -49,11 +49,16 @@ func (e *exitError) Unwrap() error { return e.err }
 func main() { os.Exit(run(context.Background(), os.Args[1:])) }
 
 func run(ctx context.Context, args []string) int {
-	cmd := newCommand()
+	ran := false
+	cmd := newCommand(&ran)
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
+	}
+	if !ran {
+		// cobra's own word on the command line.
+		err = &exitError{exitUsage, err}
 	}
 	var exit *exitError
 	if errors.As(err, &exit) && exit.err == nil {
@@ -83,7 +88,9 @@ type options struct {
 	output string
 }
 
-func newCommand() *cobra.Command {
+// newCommand makes the command tree; ran is set when a command line is good
+// and its command about to run.
+func newCommand(ran *bool) *cobra.Command {
 	var o options
 	root := &cobra.Command{
 		Use:   "hhwatchd",
@@ -101,6 +108,7 @@ config is wrong.`,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			*ran = true
 			o.given = cmd.Flags().Changed("config")
 			if o.output != "" && o.output != "json" {
 				return &exitError{exitUsage, fmt.Errorf("-o %s: the only other form is json", o.output)}
@@ -108,7 +116,6 @@ config is wrong.`,
 			return nil
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.PersistentFlags().StringVar(&o.config, "config", defaultConfigFile, "the config `FILE`")
 	root.AddCommand(
 		runCommand(&o), checkConfigCommand(&o), initCommand(&o),
@@ -117,14 +124,6 @@ config is wrong.`,
 	)
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
-		if args := c.Args; args != nil {
-			c.Args = func(cmd *cobra.Command, a []string) error {
-				if err := args(cmd, a); err != nil {
-					return &exitError{exitUsage, err}
-				}
-				return nil
-			}
-		}
 	}
 	return root
 }
@@ -164,6 +163,9 @@ remote, one fabric, no cluster, all in a state directory of its own.`,
 			log, journald := newLog(verbose)
 			var announce func(*Config)
 			if o.standalone() {
+				if err := makeStandaloneRemote(); err != nil {
+					return err
+				}
 				announce = func(c *Config) { announceStandalone(cmd.ErrOrStderr(), c) }
 			}
 			return serve(cmd.Context(), o.load, log, journald, announce)
@@ -183,7 +185,7 @@ func newLog(verbose bool) (log *slog.Logger, journald bool) {
 		level = slog.LevelDebug
 	}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
-		return slog.New(tint.NewHandler(os.Stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000"})), false
+		return slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000"})), false
 	}
 	journald, err := journal.StderrIsJournalStream()
 	journald = journald && err == nil && journal.Enabled()

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
+	"slices"
 	"strings"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
@@ -49,7 +49,7 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 				batches = append(batches, batch{fabric: f, origin: journal.Dropped})
 				open = &batches[len(batches)-1]
 			}
-			diff, err := r.clone.Diff(first(c.Parents), c.Hash, f.cfg.raw())
+			diff, err := r.clone.Diff(first(c.Parents), c.Hash, "")
 			if err != nil {
 				return nil, nil, err
 			}
@@ -62,7 +62,7 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 					return nil, nil, err
 				}
 				open.inputs = append(open.inputs, input{
-					File:   ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data},
+					File:   ingest.File{Path: belowRaw(d.Path, f.cfg.raw()), Data: data},
 					blob:   d.New,
 					author: c.Author,
 				})
@@ -80,22 +80,23 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 type planned struct {
 	batch
 	plan    ingest.Plan
-	already []bool // per file: git history has these bytes, and no object changes
+	already []bool         // per file: git history has these bytes, and no object changes
+	kept    map[int]string // by file: where a rejected drop goes, in the repository
 }
 
 // plan discovers what there is to ingest and decides what becomes of it: the
 // raw files that the remote's tree holds, what has to be said again, and what
-// lies in raw/ on disk, in this order.
-func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) ([]planned, error) {
-	var out []planned
+// lies in raw/ on disk, in this order. What is left in raw/ by a crash after
+// it was committed is returned apart: it only has to be archived.
+func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (out, left []planned, err error) {
 	for _, f := range r.fabrics {
 		t.report("discover "+f.cfg.Name, 0, 0)
 		fr := rep.fabric(f.cfg.Name)
-		*fr = fabricReport{Name: f.cfg.Name, Apply: fr.Apply}
+		*fr = fabricReport{Name: f.cfg.Name, Error: fr.Error}
 		var batches []batch
 		pulled, err := r.discoverTree(f, b.tip)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		batches = append(batches, pulled)
 		for _, again := range b.again {
@@ -103,67 +104,118 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 				batches = append(batches, again)
 			}
 		}
-		dropped, err := r.discoverDisk(f, fr, pulled)
+		dropped := batch{fabric: f, origin: journal.Dropped}
+		if fr.Error == "" {
+			if dropped, err = r.discoverDisk(f, fr, pulled); err != nil {
+				fr.Error = err.Error()
+			}
+		}
+		dropped, done, err := r.splitLeft(f, dropped, b.tip)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		batches = append(batches, dropped)
+		left = append(left, done)
 
 		// Each batch is planned on what the ones before it leave behind.
 		overlay := map[string][]byte{}
+		atTip := r.managedAt(f, b.tip)
 		managed := func(p string) ([]byte, bool, error) {
 			if data, ok := overlay[p]; ok {
 				return data, true, nil
 			}
-			blob, ok, err := r.clone.Lookup(b.tip, path.Join(f.cfg.Path, p))
-			if err != nil || !ok {
-				return nil, false, err
-			}
-			data, err := r.clone.Blob(blob)
-			return data, true, err
+			return atTip(p)
 		}
 		for _, batch := range batches {
 			if len(batch.inputs) == 0 {
 				continue
 			}
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			files := make([]ingest.File, len(batch.inputs))
-			for i, in := range batch.inputs {
-				files[i] = in.File
-			}
-			t.report("ingest "+f.cfg.Name, 0, len(files))
-			plan, err := f.policy.Plan(files, managed)
+			t.report("ingest "+f.cfg.Name, 0, len(batch.inputs))
+			p, err := r.planBatch(batch, managed, b.tip)
 			if err != nil {
-				return nil, fmt.Errorf("planning fabric %s: %w", f.cfg.Name, err)
+				return nil, nil, err
 			}
-			for p, data := range plan.Writes {
-				overlay[p] = data
+			for name, data := range p.plan.Writes {
+				overlay[name] = data
 			}
-			p := planned{batch: batch, plan: plan, already: make([]bool, len(files))}
-			for i, step := range plan.Files {
-				if len(step.Problems) == 0 && !changes(step) && batch.inputs[i].disk != nil {
-					if p.already[i], err = r.archived(f, batch.inputs[i].blob, b.tip); err != nil {
-						return nil, err
-					}
-				}
+			for i := range p.inputs {
 				fr.Files = append(fr.Files, p.report(i, t.dryRun))
 			}
 			out = append(out, p)
 		}
 	}
-	return out, nil
+	return out, left, nil
 }
 
-// archived reports whether the history of tip holds a raw file's exact bytes.
-func (r *repository) archived(f *fabric, blob, tip checkout.Hash) (bool, error) {
+// planBatch plans one batch on top of managed.
+func (r *repository) planBatch(b batch, managed func(string) ([]byte, bool, error), tip checkout.Hash) (planned, error) {
+	files := make([]ingest.File, len(b.inputs))
+	for i, in := range b.inputs {
+		files[i] = in.File
+	}
+	plan, err := b.fabric.policy.Plan(files, managed)
+	if err != nil {
+		return planned{}, fmt.Errorf("planning fabric %s: %w", b.fabric.cfg.Name, err)
+	}
+	p := planned{batch: b, plan: plan, already: make([]bool, len(files))}
+	for i, step := range plan.Files {
+		if len(step.Problems) == 0 && !changes(step) && b.inputs[i].disk != nil {
+			commit, err := r.archived(b.fabric, b.inputs[i].blob, tip)
+			if err != nil {
+				return planned{}, err
+			}
+			p.already[i] = commit != ""
+		}
+	}
+	return p, nil
+}
+
+// splitLeft takes out of a batch of dropped files those that a crash left in
+// raw/ after they were committed: history has their bytes, by a commit of a
+// cycle that began when they lay there already. To plan such a file again
+// could let an earlier word win over a later one.
+func (r *repository) splitLeft(f *fabric, b batch, tip checkout.Hash) (rest batch, left planned, err error) {
+	rest = batch{fabric: b.fabric, origin: b.origin}
+	left = planned{batch: rest}
+	for _, in := range b.inputs {
+		commit, err := r.archived(f, in.blob, tip)
+		if err != nil {
+			return rest, left, err
+		}
+		if commit != "" {
+			c, err := r.clone.Commit(commit)
+			if err != nil {
+				return rest, left, err
+			}
+			began, ok := cycleStart(first(c.Trailer(trailerCycle)))
+			named := slices.Contains(c.Trailer(trailerFile), quotePath(f.rawPath(in.Path)))
+			if ok && named && !in.disk.Time.After(began) {
+				left.inputs = append(left.inputs, in)
+				left.already = append(left.already, true)
+				left.plan.Files = append(left.plan.Files, ingest.Step{})
+				continue
+			}
+		}
+		rest.inputs = append(rest.inputs, in)
+	}
+	return rest, left, nil
+}
+
+// archived returns the commit in the history of tip that holds a raw file's
+// exact bytes, or "".
+func (r *repository) archived(f *fabric, blob, tip checkout.Hash) (checkout.Hash, error) {
 	commit, ok := r.book.inventory().Archived(f.cfg.Name, string(blob))
 	if !ok {
-		return false, nil
+		return "", nil
 	}
 	// The remote may have been rewritten since.
-	return r.clone.IsAncestor(checkout.Hash(commit), tip)
+	if ok, err := r.clone.IsAncestor(checkout.Hash(commit), tip); err != nil || !ok {
+		return "", err
+	}
+	return checkout.Hash(commit), nil
 }
 
 // changes reports whether any object of a file is new or different.
@@ -286,6 +338,18 @@ func (r *repository) discoverDisk(f *fabric, fr *fabricReport, pulled batch) (ba
 		})
 	}
 	return b, nil
+}
+
+// belowRaw is below for a path that may be of a time when the fabric's
+// directory was another one.
+func belowRaw(p, dir string) string {
+	if rest, ok := strings.CutPrefix(p, dir+"/"); ok {
+		return rest
+	}
+	if _, rest, ok := strings.Cut(p, "/raw/"); ok {
+		return rest
+	}
+	return p
 }
 
 // below returns p relative to the directory dir that holds it.

@@ -46,6 +46,8 @@ func printReport(w io.Writer, r *report) {
 		line("pull", "FAILED: %s", p.Error)
 	case p.Skipped != "":
 		line("pull", "skipped: %s", p.Skipped)
+	case p.From == p.To && p.To == "" && r.Error != "":
+		// It did not come to that.
 	case p.From == p.To:
 		line("pull", "up to date at %s", orNone(short(p.To)))
 	case r.DryRun:
@@ -64,7 +66,10 @@ func printReport(w io.Writer, r *report) {
 			line("ingest", "%s: %s waits: it is still being written", f.Name, p)
 		}
 		for _, p := range f.Skipped {
-			line("ingest", "%s: left alone: %s", f.Name, p)
+			line("ingest", "%s: LEFT ALONE: %s", f.Name, p)
+		}
+		if f.Error != "" {
+			line("ingest", "%s: FAILED: %s", f.Name, f.Error)
 		}
 	}
 	if len(r.Commits) > 0 {
@@ -130,6 +135,8 @@ func printApply(line func(string, string, ...any), name string, a applyReport, d
 	case dryRun:
 	case a.Error != "":
 		line("apply", "%s: FAILED: %s", name, a.Error)
+	case a.Commit == "" && a.Skipped == "":
+		// It did not come to that.
 	case a.Skipped != "":
 		line("apply", "%s: skipped: %s", name, a.Skipped)
 	default:
@@ -154,7 +161,7 @@ func (s *statusDoc) well() bool {
 			return false
 		}
 		for _, f := range r.Fabrics {
-			if f.Down != "" || f.Held != "" || len(f.Failed) > 0 {
+			if f.Down != "" || f.Held != "" || f.Error != "" || len(f.Failed) > 0 || len(f.Skipped) > 0 {
 				return false
 			}
 		}
@@ -176,7 +183,7 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 		if r.Down != "" {
 			fmt.Fprintf(w, "  remote    DOWN for %s: %s; next try %s\n", now.Sub(r.DownSince).Round(time.Second), r.Down, r.Next.Local().Format(time.TimeOnly))
 		} else {
-			fmt.Fprintf(w, "  remote    at %s, looked %s\n", orNone(short(r.Head)), ago(r.Looked))
+			fmt.Fprintf(w, "  remote    at %s, looked %s\n", orNone(short(r.Remote)), ago(r.Looked))
 		}
 		if r.Unpushed > 0 {
 			fmt.Fprintf(w, "  unpushed  %s, local branch at %s\n", plural(r.Unpushed, "commit"), short(r.Head))
@@ -205,6 +212,12 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			}
 			if f.Held != "" {
 				fmt.Fprintf(w, "            prune HELD: %s\n", f.Held)
+			}
+			for _, s := range f.Skipped {
+				fmt.Fprintf(w, "            LEFT ALONE in raw/: %s\n", s)
+			}
+			if f.Error != "" {
+				fmt.Fprintf(w, "            raw/ FAILED: %s\n", f.Error)
 			}
 			if len(f.Waiting) > 0 {
 				fmt.Fprintf(w, "            waiting for the writer of %s\n", strings.Join(f.Waiting, ", "))

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
@@ -38,7 +39,8 @@ type fabricReport struct {
 	Name    string       `json:"name"`
 	Files   []fileReport `json:"files,omitempty"`
 	Waiting []string     `json:"waiting,omitempty"` // still being written
-	Skipped []string     `json:"skipped,omitempty"` // links, devices: never read
+	Skipped []string     `json:"skipped,omitempty"` // left alone in raw/, and why
+	Error   string       `json:"error,omitempty"`   // why its raw/ cannot be used
 	Apply   applyReport  `json:"apply"`
 
 	applying <-chan applyReport // where the cluster answers
@@ -89,7 +91,7 @@ func (r *report) failed() bool {
 		return true
 	}
 	for _, f := range r.Fabrics {
-		if f.Apply.Error != "" || len(f.Apply.Failed) > 0 {
+		if f.Apply.Error != "" || f.Apply.Held != "" || len(f.Apply.Failed) > 0 || len(f.Skipped) > 0 || f.Error != "" {
 			return true
 		}
 		for _, file := range f.Files {
@@ -99,6 +101,14 @@ func (r *report) failed() bool {
 		}
 	}
 	return false
+}
+
+// only leaves one fabric in the report: the cycle is the repository's, and who
+// asked for a fabric hears of that one. Empty means all.
+func (r *report) only(fabric string) {
+	if fabric != "" {
+		r.Fabrics = slices.DeleteFunc(r.Fabrics, func(f fabricReport) bool { return f.Name != fabric })
+	}
 }
 
 func (r *report) fabric(name string) *fabricReport {

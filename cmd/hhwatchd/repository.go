@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -45,8 +46,9 @@ type repository struct {
 	fabrics []*fabric
 
 	requests chan trigger
-	again    bool         // the cycle saw that it must look again soon
-	progress progressFunc // of the cycle's trigger
+	again    bool            // the cycle saw that it must look again soon
+	progress progressFunc    // of the cycle's trigger
+	troubles map[string]bool // that were logged and last
 
 	mu     sync.Mutex
 	status repositoryStatus
@@ -66,7 +68,8 @@ type repositoryStatus struct {
 	Name      string         `json:"name"`
 	URL       string         `json:"url"`
 	Branch    string         `json:"branch"`
-	Head      string         `json:"head,omitempty"`
+	Head      string         `json:"head,omitempty"`   // of the local branch
+	Remote    string         `json:"remote,omitempty"` // of the remote's, when it was last seen
 	Unpushed  int            `json:"unpushed"`
 	Looked    time.Time      `json:"looked,omitzero"` // the last answer of the remote
 	Down      string         `json:"down,omitempty"`  // why the remote cannot be used
@@ -84,6 +87,8 @@ type fabricStatus struct {
 	Objects   int       `json:"objects"`
 	Applied   int       `json:"applied"`
 	Waiting   []string  `json:"waiting,omitempty"` // files that are still being written
+	Skipped   []string  `json:"skipped,omitempty"` // what in raw/ cannot be taken, and why
+	Error     string    `json:"error,omitempty"`   // why its raw/ cannot be used
 	Commit    string    `json:"commit,omitempty"`  // the last one that was applied
 	Cluster   string    `json:"cluster,omitempty"` // its API server
 	Failed    []string  `json:"failed,omitempty"`
@@ -100,6 +105,7 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 		remote:   poller.New(cfg.Interval),
 		requests: make(chan trigger),
 	}
+	r.status = repositoryStatus{Name: cfg.Name, URL: cfg.URL, Branch: cfg.Branch, Fabrics: make([]fabricStatus, len(cfg.Fabrics))}
 	var raws []string
 	for i := range cfg.Fabrics {
 		fc := &cfg.Fabrics[i]
@@ -108,6 +114,7 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 			f.cluster = newCluster(r, f)
 		}
 		r.fabrics = append(r.fabrics, f)
+		r.status.Fabrics[i] = fabricStatus{Name: fc.Name, Raw: filepath.Join(c.StateDir, "raw", fc.Name)}
 		raws = append(raws, r.onDisk(fc.raw()))
 	}
 	r.watch = watcher.New(raws, watcher.Settle{Quiet: c.Settle.Quiet, Max: c.Settle.Max}, c.Rescan, r.log)
@@ -117,9 +124,11 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 // run owns the repository until ctx is done: every trigger wakes the cycle,
 // and nothing else does any work. It returns when all that it started ended.
 func (r *repository) run(ctx context.Context, firstLook func()) {
+	defer r.close() // when those that read the clone have ended
 	var owned sync.WaitGroup
 	defer owned.Wait()
-	defer r.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // also in a panic, which has to end the process, not to wait
 	for _, f := range r.fabrics {
 		if f.cluster != nil {
 			owned.Go(func() { f.cluster.run(ctx) })
@@ -158,17 +167,37 @@ func (r *repository) finish(rep *report, t trigger) {
 		r.watch.Wake(r.settle.Quiet)
 	}
 	if rep.Error != "" {
-		r.log.Error("cycle stopped", "cycle", rep.Cycle, "trigger", rep.Trigger, "err", rep.Error)
 		r.watch.Wake(10 * time.Second)
 	}
+	r.logTroubles(rep)
 	r.publish(rep)
-	if t.fabric != "" {
-		// The cycle is the repository's; who asked for one fabric hears of it.
-		rep.Fabrics = slices.DeleteFunc(rep.Fabrics, func(f fabricReport) bool { return f.Name != t.fabric })
-	}
+	rep.only(t.fabric)
 	if t.done != nil {
 		t.done <- rep
 	}
+}
+
+// logTroubles says in the log what stopped the cycle and which files in raw/
+// cannot be taken, once, until that changes.
+func (r *repository) logTroubles(rep *report) {
+	now := map[string]bool{}
+	if rep.Error != "" {
+		now["cycle stopped, trying again: "+rep.Error] = true
+	}
+	for _, f := range rep.Fabrics {
+		for _, s := range f.Skipped {
+			now[f.Name+"  left alone in raw/: "+s] = true
+		}
+		if f.Error != "" {
+			now[f.Name+"  "+f.Error] = true
+		}
+	}
+	for trouble := range now {
+		if !r.troubles[trouble] {
+			r.log.Error(trouble, "cycle", rep.Cycle)
+		}
+	}
+	r.troubles = now
 }
 
 // lookAgain asks for another cycle soon after this one.
@@ -182,8 +211,7 @@ func (r *repository) newReport(t trigger) *report {
 	return rep
 }
 
-// open makes sure that there is a working clone and that the short ways to
-// the raw directories lead into it.
+// open makes sure that there is a working clone.
 func (r *repository) open(ctx context.Context) error {
 	if r.clone == nil {
 		o := checkout.Options{
@@ -205,11 +233,6 @@ func (r *repository) open(ctx context.Context) error {
 		}
 		r.clone = c
 	}
-	for _, f := range r.fabrics {
-		if err := r.layRaw(f); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -218,6 +241,9 @@ func (r *repository) open(ctx context.Context) error {
 // it also sees to files that a crash left half retired.
 func (r *repository) layRaw(f *fabric) error {
 	dir := r.onDisk(f.cfg.raw())
+	if err := r.noLinks(f.cfg.raw()); err != nil {
+		return err
+	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := durable.MkdirAll(dir, 0o775); err != nil {
 			return fmt.Errorf("making %s: %w", dir, err)
@@ -239,6 +265,27 @@ func (r *repository) layRaw(f *fabric) error {
 		return fmt.Errorf("replacing %s: %w", link, err)
 	}
 	return os.Symlink(dir, link)
+}
+
+// noLinks wants no symbolic link on the way from the clone to p: somebody who
+// can push could lead us out of the clone by one.
+func (r *repository) noLinks(p string) error {
+	for i := range len(p) + 1 {
+		if i < len(p) && p[i] != '/' {
+			continue
+		}
+		info, err := os.Lstat(r.onDisk(p[:i]))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%s is a symbolic link, which is not followed; make it a directory", p[:i])
+		}
+	}
+	return nil
 }
 
 // letGroupDrop lets the directory's group put files into it and into what is
@@ -269,12 +316,16 @@ func (r *repository) restore(ctx context.Context, rep *report) error {
 	var dirs []string
 	for _, f := range r.fabrics {
 		dirs = append(dirs, f.cfg.managed())
+		fr := rep.fabric(f.cfg.Name)
+		if fr.Error != "" {
+			continue
+		}
 		_, err := watcher.Sweep(r.onDisk(f.cfg.raw()), ingest.MaxFile, func(_ string, data []byte) bool {
 			_, ok := r.book.inventory().Archived(f.cfg.Name, string(checkout.BlobHash(data)))
 			return ok
 		})
 		if err != nil {
-			return fmt.Errorf("sweeping %s: %w", f.cfg.raw(), err)
+			fr.Error = err.Error()
 		}
 	}
 	asides, err := r.clone.Restore(ctx, dirs)
@@ -314,7 +365,6 @@ func (r *repository) push(ctx context.Context, t trigger, rep *report) error {
 		return err
 	}
 	rep.Push = pushReport{Commits: len(commits), Head: string(head)}
-	r.remoteSucceeded(rep.Cycle)
 	return r.clone.SaveRef(baseRef, head)
 }
 
@@ -359,35 +409,35 @@ func (r *repository) record(recs ...journal.Record) error {
 	return r.book.append(recs...)
 }
 
-// remoteFailed notes that the remote cannot be used. The journal hears of it
-// once, when it begins or changes its face, not at each try.
-func (r *repository) remoteFailed(cycle string, err error) {
-	if errors.Is(err, context.Canceled) {
-		return
+// remoteWent notes how the remote took what the cycle asked of it. The journal
+// hears of a fault once, when it begins or changes its face, and of its end,
+// not of each try.
+func (r *repository) remoteWent(rep *report) error {
+	failure := cmp.Or(rep.Pull.Error, rep.Push.Error)
+	switch {
+	case failure != "":
+		r.remote.Failed()
+	case rep.Pull.Skipped != "" && rep.Push.Commits == 0:
+		return nil // it was not asked anything
+	default:
+		r.remote.Succeeded()
 	}
-	r.remote.Failed()
-	r.mu.Lock()
-	news := r.status.Down != err.Error()
-	if r.status.Down == "" {
-		r.status.DownSince = time.Now()
-	}
-	r.status.Down = err.Error()
-	r.mu.Unlock()
-	if news {
-		r.record(journal.Record{Cycle: cycle, Step: journal.StepFault, Error: err.Error()})
-	}
-}
-
-func (r *repository) remoteSucceeded(cycle string) {
-	r.remote.Succeeded()
 	r.mu.Lock()
 	down, since := r.status.Down, r.status.DownSince
-	r.status.Down, r.status.DownSince = "", time.Time{}
-	r.status.Looked = time.Now()
-	r.mu.Unlock()
-	if down != "" {
-		r.record(journal.Record{Cycle: cycle, Step: journal.StepClear, Took: time.Since(since)})
+	r.status.Down = failure
+	if failure == "" {
+		r.status.DownSince, r.status.Looked = time.Time{}, time.Now()
+	} else if down == "" {
+		r.status.DownSince = time.Now()
 	}
+	r.mu.Unlock()
+	switch {
+	case failure != "" && failure != down:
+		return r.record(journal.Record{Cycle: rep.Cycle, Step: journal.StepFault, Error: failure})
+	case failure == "" && down != "":
+		return r.record(journal.Record{Cycle: rep.Cycle, Step: journal.StepClear, Took: time.Since(since)})
+	}
+	return nil
 }
 
 func (r *repository) remoteDue() bool { return !time.Now().Before(r.remote.Due()) }
@@ -407,19 +457,11 @@ func (r *repository) publish(rep *report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.status
-	s.Name, s.URL, s.Branch = r.cfg.Name, r.cfg.URL, r.cfg.Branch
-	s.Head, s.Unpushed = string(head), unpushed
+	s.Head, s.Remote, s.Unpushed = string(head), string(up), unpushed
 	s.Next, s.Cycle, s.Error = r.remote.Due(), rep.Cycle, rep.Error
 	s.Cycles++
-	if len(s.Fabrics) != len(r.fabrics) {
-		s.Fabrics = make([]fabricStatus, len(r.fabrics))
-	}
-	for i, f := range r.fabrics {
-		fs := &s.Fabrics[i]
-		fs.Name, fs.Raw = f.cfg.Name, filepath.Join(r.stateDir, "raw", f.cfg.Name)
-		if fr := rep.fabric(f.cfg.Name); fr != nil {
-			fs.Waiting = fr.Waiting
-		}
+	for i, fr := range rep.Fabrics {
+		s.Fabrics[i].Waiting, s.Fabrics[i].Skipped, s.Fabrics[i].Error = fr.Waiting, fr.Skipped, fr.Error
 	}
 }
 
@@ -486,12 +528,30 @@ func (a Auth) checkout() checkout.Auth {
 	}
 }
 
-// inOrder sorts paths by when their commits came, oldest first, and returns
-// those commits.
+// inOrder sorts paths by when the commits on the way to tip gave them their
+// content, oldest first, and returns those commits.
 func (r *repository) inOrder(tip checkout.Hash, paths []string) (map[string]checkout.Commit, error) {
 	by, err := r.clone.Introduced(tip, paths)
 	if err != nil {
 		return nil, err
 	}
+	age := map[checkout.Hash]int{} // in commits before tip
+	for _, c := range by {
+		age[c.Hash] = -1
+	}
+	for at, n, left := tip, 0, len(age); left > 0 && at != ""; n++ {
+		if _, ok := age[at]; ok {
+			age[at] = n
+			left--
+		}
+		c, err := r.clone.Commit(at)
+		if err != nil {
+			return nil, err
+		}
+		at = first(c.Parents)
+	}
+	slices.SortFunc(paths, func(a, b string) int {
+		return cmp.Or(cmp.Compare(age[by[b].Hash], age[by[a].Hash]), strings.Compare(a, b))
+	})
 	return by, nil
 }

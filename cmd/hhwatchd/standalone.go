@@ -27,13 +27,27 @@ func standalone() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	remote := c.Repositories[0].URL
-	if !fileExists(remote) {
-		if err := checkout.InitBare(remote, c.Repositories[0].Branch); err != nil {
-			return nil, fmt.Errorf("making the embedded remote: %w", err)
-		}
-	}
 	return c, nil
+}
+
+// makeStandaloneRemote makes the embedded config's bare repository at the
+// first start.
+func makeStandaloneRemote() error {
+	c, err := standalone()
+	if err != nil {
+		return err
+	}
+	remote := c.Repositories[0].URL
+	if fileExists(remote) || fileExists(c.cloneDir(c.Repositories[0].Name)) {
+		return nil // a remote that went since is not for us to replace
+	}
+	if err := os.MkdirAll(c.StateDir, 0o755); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	if err := checkout.InitBare(remote, c.Repositories[0].Branch); err != nil {
+		return fmt.Errorf("making the embedded remote: %w", err)
+	}
+	return nil
 }
 
 // standaloneDir follows systemd.exec(5) (STATE_DIRECTORY) and the XDG Base
@@ -56,7 +70,7 @@ func announceStandalone(w io.Writer, c *Config) {
 	r := c.Repositories[0]
 	fmt.Fprintf(w, `There is no %s: running with an embedded default.
   drop a file:   cp vpc.yaml %s/
-  or push one:   git clone %s
+  or push one:   git clone %s, into gitops/hedgehog/fabric-1/raw/
   then look:     hhwatchd status; hhwatchd history; hhwatchd get
 
 `, defaultConfigFile, filepath.Join(c.StateDir, "raw", r.Fabrics[0].Name), r.URL)

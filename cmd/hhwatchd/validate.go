@@ -51,6 +51,9 @@ no daemon, no config and no network: for a pre-commit hook, or CI.`,
 			if err != nil {
 				return err
 			}
+			if _, f := cfg.fabric(fabric); fabric != "" && f == nil {
+				return &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", fabric)}
+			}
 			return o.validateConfig(cmd.Context(), cmd.OutOrStdout(), cfg, fabric)
 		},
 	}

@@ -108,10 +108,13 @@ func TestRemoteAway(t *testing.T) {
 			return err
 		})
 	}
-	out, code := w.hh("status")
-	if code != 1 || !strings.Contains(out, "DOWN") || !strings.Contains(out, "connection refused") || !strings.Contains(out, "6 commits") {
-		t.Errorf("status, exit code %d:\n%s", code, out)
-	}
+	w.eventually("status to say so", func() error {
+		out, code := w.hh("status")
+		if code != 1 || !strings.Contains(out, "DOWN") || !strings.Contains(out, "connection refused") || !strings.Contains(out, "6 commits") {
+			return fmt.Errorf("exit code %d:\n%s", code, out)
+		}
+		return nil
+	})
 	w.stop()
 
 	w.git.Up()

@@ -147,12 +147,10 @@ func rawFiles(t *testing.T, w *world, fabric string) []string {
 func wantInventory(t *testing.T, w *world, file string, n int) {
 	t.Helper()
 	var items []struct {
-		Fabric, Kind, Name string
-		Desired            struct {
-			RawPath, Path, Commit string
-			Document              int
-		}
-		Applied struct{ Blob, ResourceVersion string }
+		Fabric, Kind, Name, State string
+		RawFile, Managed, Commit  string
+		Document                  int
+		Applied                   *struct{ ResourceVersion string }
 	}
 	if err := json.Unmarshal([]byte(w.must("get", "-o", "json")), &items); err != nil {
 		t.Fatal(err)
@@ -162,10 +160,10 @@ func wantInventory(t *testing.T, w *world, file string, n int) {
 	}
 	docs := map[int]bool{}
 	for _, it := range items {
-		if filepath.Base(it.Desired.RawPath) != file || it.Desired.Document < 1 || it.Desired.Commit == "" || it.Applied.Blob == "" {
+		if filepath.Base(it.RawFile) != file || it.Document < 1 || it.Commit == "" || it.Managed == "" || it.State != "applied" || it.Applied == nil {
 			t.Errorf("the inventory of %s/%s is incomplete: %+v", it.Kind, it.Name, it)
 		}
-		docs[it.Desired.Document] = true
+		docs[it.Document] = true
 	}
 	if len(docs) != n {
 		t.Errorf("%d different documents for %d objects", len(docs), n)
@@ -306,9 +304,12 @@ func TestRefused(t *testing.T) {
 						t.Errorf("the reason for %s does not say %q:\n%s", b.name, want, reason)
 					}
 				}
-				if h := w.history("--file", b.name); !strings.Contains(h, b.code) {
-					t.Errorf("the history of %s does not say %s:\n%s", b.name, b.code, h)
-				}
+				w.eventually("the history of "+b.name, func() error {
+					if h := w.history("--file", b.name); !strings.Contains(h, b.code) {
+						return fmt.Errorf("it does not say %s:\n%s", b.code, h)
+					}
+					return nil
+				})
 			}
 			w.eventually("raw/ to be empty", func() error {
 				if left := rawFiles(t, w, "fabric-1"); len(left) > 0 {
