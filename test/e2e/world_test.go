@@ -103,7 +103,7 @@ repositories:
   - name: site-a
     url: %s
     interval: %s
-    auth: {username: hhwatchd, passwordFile: %s}
+    auth: {username: hhwatchd, passwordFile: %q}
     author: {name: hhwatchd, email: hhwatchd@mgmt-1.example.net}
     fabrics:
 `, w.state, o.rescan, w.git.RepoURL("fabrics"), o.interval, token)
