@@ -232,8 +232,8 @@ var table = map[string]page{
 
 	groupNotAllowed: {
 		"The API group is not allowed",
-		"A fabric accepts the kinds that its configuration names; by default those of Hedgehog's groups wiring, vpc and gateway.githedgehog.com.",
-		"use one of the allowed groups, or allow this one in the configuration",
+		"A fabric accepts the kinds that people write for Hedgehog: those of its groups wiring, vpc and gateway.githedgehog.com.",
+		"use one of the allowed groups",
 	},
 	kindNotAllowed: {
 		"The kind is not allowed",

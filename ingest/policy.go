@@ -137,7 +137,7 @@ func (p Policy) allow(group, version, kind string) (Kind, *fault) {
 		f := &fault{at: "apiVersion", code: groupNotAllowed,
 			message: fmt.Sprintf("objects of %s are not allowed in this fabric", groupName(group))}
 		if len(p.Kinds) > 0 {
-			f.hint = "use one of the allowed groups (" + p.groups() + "), or allow this one in the configuration"
+			f.hint = "use one of the allowed groups (" + p.groups() + ")"
 		}
 		return Kind{}, f
 	}
