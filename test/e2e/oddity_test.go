@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Pushed files are ingested in the order of their commits, whatever they are
@@ -248,10 +250,12 @@ func TestRawUnusable(t *testing.T) {
 	}
 	outside := t.TempDir()
 	write(t, filepath.Join(outside, "private.yaml"), vpc("vpc-1", 1001))
-	if err := os.Remove(raw); err != nil {
+	// In one step: the daemon makes a raw directory that is gone anew.
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(outside, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(outside, raw); err != nil {
+	if err := unix.Renameat2(unix.AT_FDCWD, link, unix.AT_FDCWD, raw, unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
 	w.drop("fabric-2", "b.yaml", vpc("vpc-2", 1002))
