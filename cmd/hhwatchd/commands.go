@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -241,6 +243,9 @@ duration ago such as 2h.`,
 			if f.Until, err = parseTime(until, now); err != nil {
 				return &exitError{exitUsage, fmt.Errorf("--until: %w", err)}
 			}
+			if _, err := os.Stat(cfg.journalDir()); err != nil {
+				return noJournal(cfg, err)
+			}
 			return printHistory(cmd.Context(), cmd.OutOrStdout(), cfg.journalDir(), f, last, follow, o.output == "json")
 		},
 	}
@@ -372,6 +377,10 @@ func getCommand(o *options) *cobra.Command {
 			if _, f := cfg.fabric(fabric); fabric != "" && f == nil {
 				return &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", fabric)}
 			}
+			kind, err := kindNamed(args)
+			if err != nil {
+				return err
+			}
 			var items []inventoryItem
 			if c, cerr := connect(cmd.Context(), cfg.StateDir); cerr == nil {
 				if err := c.get(cmd.Context(), "/v1/inventory?fabric="+url.QueryEscape(fabric), &items); err != nil {
@@ -380,14 +389,13 @@ func getCommand(o *options) *cobra.Command {
 			} else {
 				inv, err := journal.ReadInventory(cfg.journalDir())
 				if inv == nil {
-					return err
+					return noJournal(cfg, err)
 				}
 				items = inventoryOf(cfg, inv, fabric)
 			}
-			items, err = selectItems(items, args)
-			if err != nil {
-				return err
-			}
+			items = slices.DeleteFunc(items, func(it inventoryItem) bool {
+				return kind != "" && it.Kind != kind || len(args) == 2 && it.Name != args[1]
+			})
 			if len(items) > 0 || len(args) < 2 {
 				if o.output == "json" {
 					return printJSON(cmd.OutOrStdout(), items)
@@ -404,27 +412,25 @@ func getCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// selectItems keeps the items of a kind (Switch, switch or switches) and name.
-func selectItems(items []inventoryItem, args []string) ([]inventoryItem, error) {
+// kindNamed is the kind that the arguments name: Switch, switch or switches.
+func kindNamed(args []string) (string, error) {
 	if len(args) == 0 {
-		return items, nil
+		return "", nil
 	}
-	kind := ""
 	for _, k := range ingest.Hedgehog() {
 		if strings.EqualFold(args[0], k.Kind) || strings.EqualFold(args[0], k.Plural) {
-			kind = k.Kind
+			return k.Kind, nil
 		}
 	}
-	if kind == "" {
-		return nil, &exitError{exitUsage, fmt.Errorf("%s is not a kind that a fabric holds", args[0])}
+	return "", &exitError{exitUsage, fmt.Errorf("%s is not a kind that a fabric holds", args[0])}
+}
+
+// noJournal says so where there is none yet.
+func noJournal(cfg *Config, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &exitError{exitNone, fmt.Errorf("no hhwatchd has run with %s yet", cfg.StateDir)}
 	}
-	out := []inventoryItem{}
-	for _, it := range items {
-		if it.Kind == kind && (len(args) == 1 || it.Name == args[1]) {
-			out = append(out, it)
-		}
-	}
-	return out, nil
+	return err
 }
 
 func explainCommand() *cobra.Command {

@@ -18,6 +18,7 @@ import (
 	"github.com/hhwatchd/hhwatchd/apply"
 	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
+	"github.com/hhwatchd/hhwatchd/journal"
 )
 
 // A finding is one thing that validate looked at.
@@ -63,14 +64,15 @@ no daemon, no config and no network: for a pre-commit hook, or CI.`,
 	return cmd
 }
 
-// validateFiles reads files as one batch in the order given, as ingestion
-// would.
+// validateFiles gives the verdict on each file.
 func (o *options) validateFiles(w io.Writer, policy ingest.Policy, args []string) error {
 	type verdict struct {
-		File     string   `json:"file"`
-		OK       bool     `json:"ok"`
-		Objects  []string `json:"objects,omitempty"`
-		Problems []string `json:"problems,omitempty"`
+		File     string            `json:"file"`
+		OK       bool              `json:"ok"`
+		Objects  []string          `json:"objects,omitempty"`
+		Problems []journal.Problem `json:"problems,omitempty"`
+
+		lines []string // the problems, for people
 	}
 	var verdicts []verdict
 	bad := false
@@ -80,9 +82,9 @@ func (o *options) validateFiles(w io.Writer, policy ingest.Policy, args []string
 			return err
 		}
 		v := policy.Read(ingest.File{Path: filepath.ToSlash(name), Data: data})
-		out := verdict{File: name, OK: len(v.Problems) == 0}
+		out := verdict{File: name, OK: len(v.Problems) == 0, Problems: problems(v.Problems)}
 		for _, p := range v.Problems {
-			out.Problems = append(out.Problems, p.String())
+			out.lines = append(out.lines, p.String())
 		}
 		for _, obj := range v.Objects {
 			out.Objects = append(out.Objects, obj.ID.String())
@@ -125,7 +127,7 @@ func (o *options) validateFiles(w io.Writer, policy ingest.Policy, args []string
 			if v.OK {
 				fmt.Fprintf(w, "%s: good: %s\n", v.File, plural(len(v.Objects), "object"))
 			}
-			for _, p := range v.Problems {
+			for _, p := range v.lines {
 				fmt.Fprintln(w, p)
 			}
 		}
