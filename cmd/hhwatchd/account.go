@@ -119,13 +119,20 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 		}
 		recs = append(recs, did...)
 	}
-	recent := made
+	m := moves{known: known, pulled: pulled, tip: tip, up: up, made: hashes(made), recent: hashes(made)}
 	if linear {
-		recent = slices.DeleteFunc(slices.Clone(made), func(m checkout.Commit) bool {
-			return !slices.ContainsFunc(commits, func(c checkout.Commit) bool { return c.Hash == m.Hash })
-		})
+		m.recent = nil
+		walked := map[checkout.Hash]bool{}
+		for _, c := range commits {
+			walked[c.Hash] = true
+		}
+		for _, c := range made {
+			if walked[c.Hash] {
+				m.recent = append(m.recent, string(c.Hash))
+			}
+		}
 	}
-	if recs, err = r.accountMoves(recs, rep, known, pulled, tip, up, made, recent); err != nil {
+	if recs, err = r.accountMoves(recs, rep, m); err != nil {
 		return err
 	}
 	// One append: a crash leaves all of it to be said again, or nothing.
@@ -172,8 +179,19 @@ func (r *repository) accountsFor(recs []journal.Record, f *fabric, cycle string,
 	return append(recs, journal.Record{Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepManaged, To: string(tip), Tree: string(tree)})
 }
 
-// accountMoves puts around recs how the branch moved, here and on the remote.
-func (r *repository) accountMoves(recs []journal.Record, rep *report, known, pulled, tip, up checkout.Hash, made, recent []checkout.Commit) ([]journal.Record, error) {
+// moves is how the branch moved, here and on the remote.
+type moves struct {
+	known  checkout.Hash // what the journal accounted for
+	pulled checkout.Hash // what the remote had before this cycle's push
+	tip    checkout.Hash // the local branch
+	up     checkout.Hash // what the remote has now
+	made   []string      // our commits from pulled to tip
+	recent []string      // those of them that the journal did not know
+}
+
+// accountMoves puts around recs how the branch moved.
+func (r *repository) accountMoves(recs []journal.Record, rep *report, m moves) ([]journal.Record, error) {
+	known, pulled, tip, up := m.known, m.pulled, m.tip, m.up
 	from := checkout.Hash(r.book.inventory().Pushed(r.cfg.Name))
 	if pulled != from && pulled != "" {
 		rec := journal.Record{Cycle: rep.Cycle, Step: journal.StepPull, Branch: r.cfg.Branch, From: string(from), To: string(pulled)}
@@ -193,14 +211,14 @@ func (r *repository) accountMoves(recs []journal.Record, rep *report, known, pul
 		known = pulled
 	}
 	if tip != known {
-		step := journal.Record{Cycle: rep.Cycle, Step: journal.StepCommit, Branch: r.cfg.Branch, From: string(known), To: string(tip), Commits: hashes(recent)}
+		step := journal.Record{Cycle: rep.Cycle, Step: journal.StepCommit, Branch: r.cfg.Branch, From: string(known), To: string(tip), Commits: m.recent}
 		if rep.replanned != "" {
 			step.Step, step.From = journal.StepReplan, string(rep.replanned)
 		}
 		recs = append(recs, step)
 	}
 	if up != pulled && up != "" {
-		recs = append(recs, journal.Record{Cycle: rep.Cycle, Step: journal.StepPush, Branch: r.cfg.Branch, From: string(pulled), To: string(up), Commits: hashes(made)})
+		recs = append(recs, journal.Record{Cycle: rep.Cycle, Step: journal.StepPush, Branch: r.cfg.Branch, From: string(pulled), To: string(up), Commits: m.made})
 	}
 	return recs, nil
 }

@@ -94,7 +94,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		// Where does new work stand? On the remote's tip, or on our own
 		// commits that the remote does not have yet. When the remote has
 		// moved, those are planned anew from their own raw bytes.
-		base, err := r.base()
+		base, err := r.findBase()
 		if err != nil {
 			return err
 		}
@@ -236,8 +236,8 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
 	rep.Pull.To = string(head)
 }
 
-// base finds out where new work stands.
-func (r *repository) base() (base, error) {
+// findBase finds out where new work stands.
+func (r *repository) findBase() (base, error) {
 	head, err := r.clone.Head()
 	if err != nil {
 		return base{}, err

@@ -94,7 +94,7 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 		fr := rep.fabric(f.cfg.Name)
 		*fr = fabricReport{Name: f.cfg.Name, Error: fr.Error}
 		var batches []batch
-		pulled, err := r.discoverTree(f, b.tip)
+		pulled, err := r.discoverTree(f, b.tip, fr)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -259,8 +259,17 @@ func (p *planned) report(i int, dryRun bool) fileReport {
 
 // discoverTree lists the raw files of a fabric that the tip's tree holds, in
 // the order in which their commits brought them.
-func (r *repository) discoverTree(f *fabric, tip checkout.Hash) (batch, error) {
+func (r *repository) discoverTree(f *fabric, tip checkout.Hash, fr *fabricReport) (batch, error) {
 	b := batch{fabric: f, origin: journal.Pulled}
+	links, err := r.clone.Irregular(tip, f.cfg.raw())
+	if err != nil {
+		return b, err
+	}
+	for _, l := range links {
+		if p := below(l.Path, f.cfg.raw()); ingest.IsInput(p) {
+			fr.Skipped = append(fr.Skipped, p+": it was pushed as a link, which is not followed; push a file")
+		}
+	}
 	entries, err := r.clone.Files(tip, f.cfg.raw())
 	if err != nil {
 		return b, err
@@ -309,6 +318,9 @@ func (r *repository) discoverDisk(f *fabric, fr *fabricReport, pulled batch) (ba
 		return b, fmt.Errorf("listing %s: %w", dir, err)
 	}
 	for _, s := range skipped {
+		if slices.ContainsFunc(fr.Skipped, func(told string) bool { return strings.HasPrefix(told, s.Path+": ") }) {
+			continue // it was pushed
+		}
 		fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: %s", s.Path, s.Why))
 	}
 	for _, e := range found {
