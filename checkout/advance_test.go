@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -18,6 +19,7 @@ import (
 // TestLocalEdits: what a person did in the work tree is set aside where the
 // commit has something else, and left alone elsewhere.
 func TestLocalEdits(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{
 		"m/edited": "1", "m/deleted": "1", "m/gone": "1", "m/typed": "1", "m/same": "1", "m/moded": "1", "dir/f": "1", "link": "1",
@@ -99,6 +101,7 @@ func treeWithoutLinks(t *testing.T, dir string) map[string]string {
 
 // TestInputs: raw files that differ from what git knows are nobody's to touch.
 func TestInputs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{
 		"fabric/raw/.gitkeep": "k", "fabric/raw/done": "1", "fabric/raw/again": "1", "fabric/raw/updated": "1", "fabric/raw/redropped": "1",
@@ -143,6 +146,7 @@ func TestInputs(t *testing.T) {
 // TestOpenInput: a raw file that is being written to in its place stays, even
 // though it does not look changed yet.
 func TestOpenInput(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"fabric/raw/x": "1", "fabric/raw/y": "1"})
 	c := w.clone()
@@ -157,15 +161,17 @@ func TestOpenInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Advance(w.ctx(), h); err == nil {
-		t.Error("Advance took files from under their writer")
-	}
+	w.advance(c, h)
 	w.has(map[string]string{"fabric/raw/x": "1", "fabric/raw/y": "1"})
+	if out := git(t, w.dir, "status", "--porcelain"); out != " M fabric/raw/y\n?? fabric/raw/x" {
+		t.Errorf("git status:\n%s", out)
+	}
 }
 
 // TestCrash leaves the clone as a crash at each of its points would, and lets
 // the next process finish.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	crashes := map[string]func(t *testing.T, w *world, c *Clone, from, to Hash){
 		"before the ref": func(t *testing.T, w *world, c *Clone, from, to Hash) {},
 		"after the ref": func(t *testing.T, w *world, c *Clone, from, to Hash) {
@@ -249,6 +255,7 @@ func TestCrash(t *testing.T) {
 
 // TestRestore finds what was done by hand below a directory.
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{
 		"m/edited": "1", "m/deleted": "1", "m/touched": "1", "m/staged": "1", "m/removed": "1", "m/moded": "1", "m/sub/x": "1",
@@ -303,6 +310,7 @@ func TestRestore(t *testing.T) {
 
 // TestStaged: what a person staged stays, unless the commit wants that path.
 func TestStaged(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"mine": "1", "both": "1", "d/x": "1"})
 	c := w.clone()
@@ -328,6 +336,7 @@ func TestStaged(t *testing.T) {
 
 // TestPerson uses git in the clone between our steps.
 func TestPerson(t *testing.T) {
+	t.Parallel()
 	steps := map[string]func(w *world){
 		"status":      func(w *world) { git(w, w.dir, "-c", "core.optionalLocks=true", "status") },
 		"refresh":     func(w *world) { git(w, w.dir, "update-index", "--refresh", "--really-refresh") },
@@ -384,6 +393,7 @@ func TestPerson(t *testing.T) {
 
 // TestSparse: what a person's sparse checkout leaves out stays out.
 func TestSparse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"in/a": "1", "out/b": "1", "out/c": "1"})
 	c := w.clone()
@@ -397,6 +407,7 @@ func TestSparse(t *testing.T) {
 }
 
 func TestMoved(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "1"})
 	c := w.clone()
@@ -416,6 +427,7 @@ func TestMoved(t *testing.T) {
 
 // TestLocks: others' locks are waited for and never broken, our own are.
 func TestLocks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "1"})
 	c := w.clone()
@@ -468,6 +480,7 @@ func TestLocks(t *testing.T) {
 // TestUnsafePaths: a tree that would be written to where it must not is not
 // checked out, and nothing of it is.
 func TestUnsafePaths(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{".git/hooks/x", ".GIT/x", "a/.git", "git~1", ".git ", ".git.", ".git::$INDEX_ALLOCATION", ".g\u200cit", "..", "../x", ".", "a/./b", `a\.git`, `.git\x`, strings.Repeat("n", 256), "a\x00b", "a//b", "/x", ""} {
 		if checkPath(path) == "" {
 			t.Errorf("%q is safe", path)
@@ -522,21 +535,22 @@ func mktree(t testing.TB, dir, lines string) string {
 
 // TestLinksAndModules: what git has besides files is checked out as git does.
 func TestLinksAndModules(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	save(t, w.person, map[string]string{"target": "1", "run.sh": "#!/bin/sh\n"})
+	save(t, w.desk(), map[string]string{"target": "1", "run.sh": "#!/bin/sh\n"})
 	for _, err := range []error{
-		os.Symlink("target", filepath.Join(w.person, "link")),
-		os.Symlink("/etc/passwd", filepath.Join(w.person, "out")),
-		os.Chmod(filepath.Join(w.person, "run.sh"), 0o755),
+		os.Symlink("target", filepath.Join(w.desk(), "link")),
+		os.Symlink("/etc/passwd", filepath.Join(w.desk(), "out")),
+		os.Chmod(filepath.Join(w.desk(), "run.sh"), 0o755),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	git(t, w.person, "add", "-A")
-	git(t, w.person, "update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("12", 20)+",mod/ule")
-	git(t, w.person, "commit", "-qm", "x")
-	git(t, w.person, "push", "-q", "origin", "HEAD:main")
+	git(t, w.desk(), "add", "-A")
+	git(t, w.desk(), "update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("12", 20)+",mod/ule")
+	git(t, w.desk(), "commit", "-qm", "x")
+	git(t, w.desk(), "push", "-q", "origin", "HEAD:main")
 	c := w.clone()
 	w.clean()
 	h := w.head(c)
@@ -563,9 +577,9 @@ func TestLinksAndModules(t *testing.T) {
 		t.Errorf("run.sh is %s", got)
 	}
 	w.clean()
-	git(t, w.person, "rm", "-q", "--cached", "mod/ule")
-	git(t, w.person, "commit", "-qm", "x")
-	git(t, w.person, "push", "-q", "origin", "HEAD:main")
+	git(t, w.desk(), "rm", "-q", "--cached", "mod/ule")
+	git(t, w.desk(), "commit", "-qm", "x")
+	git(t, w.desk(), "push", "-q", "origin", "HEAD:main")
 	w.advance(c, w.fetch(c))
 	if _, err := os.Lstat(filepath.Join(w.dir, "mod")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("mod: %v", err)
@@ -575,6 +589,7 @@ func TestLinksAndModules(t *testing.T) {
 
 // TestExistingFiles clones into a directory in which files wait already.
 func TestExistingFiles(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"fabric/raw/tracked": "1", "a": "1", "b": "1"})
 	save(t, w.dir, map[string]string{"fabric/raw/drop": "drop", "fabric/raw/tracked": "drop", "a": "1", "b": "mine"})
@@ -589,6 +604,7 @@ func TestExistingFiles(t *testing.T) {
 // TestUnwritable: one path that cannot be written does not hold up the others,
 // and is made good later.
 func TestUnwritable(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "1", "d/x": "1", "e": "1"})
 	c := w.clone()
@@ -611,7 +627,68 @@ func TestUnwritable(t *testing.T) {
 	w.clean()
 }
 
+// TestInterruptedClone begins again where a crash left half a clone beside.
+func TestInterruptedClone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.personPushes(map[string]string{"a": "1"})
+	save(t, w.dir+".clone", map[string]string{"HEAD": "ref: refs/heads/ma", "objects/pack/tmp_pack_1": "PACK"})
+	w.clone()
+	w.clean()
+	if _, err := os.Lstat(w.dir + ".clone"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}
+
+// TestReaders reads from other goroutines while commits are made and git
+// packs.
+func TestReaders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.personPushes(map[string]string{"m/a": "1"})
+	c := w.clone()
+	first := w.head(c)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				files, err := c.Files(first, "m")
+				if err != nil || len(files) != 1 {
+					t.Errorf("Files: %v, %v", files, err)
+					return
+				}
+				if data, err := c.Blob(files[0].Blob); err != nil || string(data) != "1" {
+					t.Errorf("Blob: %q, %v", data, err)
+					return
+				}
+				if _, err := c.Upstream(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 6 {
+		var many []Change
+		for k := range 10 * i {
+			many = append(many, put(fmt.Sprintf("m/n%d", k), fmt.Sprint(i)))
+		}
+		w.commit(c, append(many, put("m/a", fmt.Sprint(i+2)))...)
+		git(t, w.dir, "gc", "-q", "--prune=now")
+	}
+	close(stop)
+	readers.Wait()
+	w.clean()
+}
+
 func TestInUse(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.open()
 	if _, err := Open(w.ctx(), w.opts); !errors.Is(err, ErrInUse) {
@@ -623,14 +700,15 @@ func TestInUse(t *testing.T) {
 
 // TestChangedOptions opens the same clone for another branch and another URL.
 func TestChangedOptions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "1"})
 	w.clone().Close()
-	git(t, w.person, "checkout", "-q", "-b", "other")
-	save(t, w.person, map[string]string{"a": "2", "b": "2"})
-	git(t, w.person, "add", "-A")
-	git(t, w.person, "commit", "-qm", "x")
-	git(t, w.person, "push", "-q", "origin", "other")
+	git(t, w.desk(), "checkout", "-q", "-b", "other")
+	save(t, w.desk(), map[string]string{"a": "2", "b": "2"})
+	git(t, w.desk(), "add", "-A")
+	git(t, w.desk(), "commit", "-qm", "x")
+	git(t, w.desk(), "push", "-q", "origin", "other")
 	moved := w.bare + ".moved"
 	if err := os.Rename(w.bare, moved); err != nil {
 		t.Fatal(err)
@@ -655,7 +733,7 @@ func TestChangedOptions(t *testing.T) {
 
 // TestDefaultBranch follows the remote's own.
 func TestDefaultBranch(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	every(t, func(t *testing.T, w *world) {
 		w.personPushes(map[string]string{"a": "1"})
 		git(t, w.bare, "branch", "-m", "main", "trunk")
 		git(t, w.bare, "symbolic-ref", "HEAD", "refs/heads/trunk")
@@ -673,6 +751,7 @@ func TestDefaultBranch(t *testing.T) {
 }
 
 func TestInitBare(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	path := filepath.Join(t.TempDir(), "deep", "remote.git")
 	for range 2 {
@@ -692,6 +771,7 @@ func TestInitBare(t *testing.T) {
 }
 
 func TestSaveRef(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "1"})
 	c := w.clone()

@@ -139,7 +139,7 @@ func BenchmarkPoll(b *testing.B) {
 func BenchmarkGitPoll(b *testing.B) {
 	w := newBench(b)
 	for b.Loop() {
-		git(b, w.person, "ls-remote", w.url, "refs/heads/main")
+		git(b, w.desk(), "ls-remote", w.url, "refs/heads/main")
 	}
 }
 

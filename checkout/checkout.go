@@ -52,9 +52,10 @@ type Options struct {
 	// default is the directory "aside" in the git directory.
 	AsideDir string
 
-	// Progress is told how far long work is, if it is not nil: its phase
-	// ("fetch", in objects; "checkout", in files), what is done, and the
-	// total. It is called from within the methods of the Clone.
+	// Progress is told how far long work is, if it is not nil: its phase,
+	// what is done, and the total (0 where it is not known). The phases are
+	// "download" (in KiB), "index" (in objects) and "checkout" (in files). It
+	// is called from within the methods of the Clone.
 	Progress func(phase string, done, total int)
 }
 

@@ -14,6 +14,7 @@ import (
 // TestIndexVersions reads what git writes in each version, and writes it so
 // that git reads the same.
 func TestIndexVersions(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"2", "3", "4"} {
 		t.Run(version, func(t *testing.T) {
 			w := newWorld(t)
@@ -21,11 +22,11 @@ func TestIndexVersions(t *testing.T) {
 			for i := range 40 {
 				files[fmt.Sprintf("d/%d/f", i)] = fmt.Sprint(i)
 			}
-			save(t, w.person, files)
-			dir := w.person
+			save(t, w.desk(), files)
+			dir := w.desk()
 			git(t, dir, "add", "-A")
 			// Longer than the length field of an entry can tell.
-			deep := strings.Repeat("e/", 2100) + "f"
+			deep := strings.Repeat(strings.Repeat("e", 249)+"/", 17) + "f"
 			git(t, dir, "update-index", "--add", "--cacheinfo", "100644,"+git(t, dir, "rev-parse", ":a")+","+deep)
 			git(t, dir, "update-index", "--index-version", version)
 			if version != "2" {
@@ -86,9 +87,10 @@ func TestIndexVersions(t *testing.T) {
 
 // TestIndexRefused: kinds of an index that mean something else are not read.
 func TestIndexRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "1"})
-	name := filepath.Join(w.person, ".git/index")
+	name := filepath.Join(w.desk(), ".git/index")
 	good, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -104,11 +106,11 @@ func TestIndexRefused(t *testing.T) {
 			t.Errorf("took an index with a wrong bit at %d of %d", i, len(good))
 		}
 	}
-	git(t, w.person, "update-index", "--split-index")
+	git(t, w.desk(), "update-index", "--split-index")
 	if _, err := readIndex(name, fileStat{}); err == nil {
 		t.Error("took a split index")
 	}
-	if ix, err := readIndex(filepath.Join(w.person, "none"), fileStat{}); err == nil || ix.len() != 0 {
+	if ix, err := readIndex(filepath.Join(w.desk(), "none"), fileStat{}); err == nil || ix.len() != 0 {
 		t.Errorf("no index: %v", err)
 	}
 }
@@ -116,6 +118,7 @@ func TestIndexRefused(t *testing.T) {
 // TestRacyEntry: a file that is changed in the second in which the index was
 // written is found, however often the index is written after that.
 func TestRacyEntry(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.personPushes(map[string]string{"m/a": "1", "m/b": "1"})
 	c := w.clone()

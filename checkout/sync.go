@@ -73,16 +73,22 @@ func (c *Clone) download(ctx context.Context, tip oid) error {
 	if err != nil || complete {
 		return err
 	}
-	err = c.remote.fetch(ctx, tip, haves, func(pack io.Reader) error {
-		return c.repo.receive(pack, func(done, total int) { c.progress("fetch", done, total) })
-	})
-	if err != nil {
-		return err
+	for {
+		err := c.remote.fetch(ctx, tip, haves, func(pack io.Reader) error {
+			return c.repo.receive(pack, c.opts.Progress)
+		})
+		if err != nil {
+			return err
+		}
+		if c.repo.sound(tip) {
+			return c.repo.sync()
+		}
+		if haves == nil {
+			return errors.New("the remote did not send what was asked for")
+		}
+		// We lack something that we should have: let it send everything.
+		haves = nil
 	}
-	if _, err := c.repo.treeOf(hashOf(tip)); err != nil {
-		return fmt.Errorf("the remote did not send what was asked for: %w", err)
-	}
-	return c.repo.sync()
 }
 
 // sound reports whether the commit id and its tree can be read.
@@ -111,7 +117,7 @@ func (c *Clone) haves(tip oid) (haves []oid, complete bool, err error) {
 		if id == (oid{}) || !c.repo.sound(id) {
 			continue
 		}
-		if !complete && c.repo.has(tip) {
+		if !complete && c.repo.sound(tip) {
 			if complete, err = c.repo.isAncestor(tip, id); err != nil {
 				complete = false
 			}

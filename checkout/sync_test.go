@@ -7,15 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/hhwatchd/hhwatchd/test/gitserver"
@@ -85,19 +89,30 @@ func writeFile(t testing.TB, content string) string {
 	return name
 }
 
-// each runs a test with every kind of remote.
-func each(t *testing.T, test func(t *testing.T, w *world)) {
-	for name, make := range kinds {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, make(t))
-		})
+// every runs a test with every kind of remote.
+func every(t *testing.T, test func(t *testing.T, w *world)) {
+	for name := range kinds {
+		run(t, name, test)
 	}
+}
+
+// each runs a test with one remote of each transport.
+func each(t *testing.T, test func(t *testing.T, w *world)) {
+	for _, name := range []string{"path", "http", "ssh"} {
+		run(t, name, test)
+	}
+}
+
+func run(t *testing.T, kind string, test func(t *testing.T, w *world)) {
+	t.Run(kind, func(t *testing.T) {
+		t.Parallel()
+		test(t, kinds[kind](t))
+	})
 }
 
 // TestSync takes a clone through an ordinary life.
 func TestSync(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	every(t, func(t *testing.T, w *world) {
 		first := w.personPushes(map[string]string{"fabric/raw/.gitkeep": "k", "fabric/managed/vpcs/a.yaml": "a\n", "README": "hello\n"})
 		c := w.clone()
 		if head := w.head(c); head != first {
@@ -126,7 +141,7 @@ func TestSync(t *testing.T) {
 		w.commit(c, del("fabric/raw/x.yaml"), put("fabric/managed/vpcs/x.yaml", "x\n"))
 		w.push(c)
 		var many []Change
-		for i := range 120 {
+		for i := range packLimit {
 			many = append(many, put(fmt.Sprintf("fabric/managed/switches/leaf-%03d.yaml", i), fmt.Sprintf("leaf %d\n%s", i, strings.Repeat("interface\n", i))))
 		}
 		head := w.commit(c, many...)
@@ -145,9 +160,9 @@ func TestSync(t *testing.T) {
 		}
 		w.push(c)
 		// The other way: a large fetch, which stays a pack.
-		git(t, w.person, "pull", "-q")
+		git(t, w.desk(), "pull", "-q")
 		files := make(map[string]string)
-		for i := range 110 {
+		for i := range unpackLimit {
 			files[fmt.Sprintf("fabric/raw/%d.yaml", i)] = fmt.Sprint(i)
 		}
 		w.personPushes(files)
@@ -223,6 +238,7 @@ func TestRaced(t *testing.T) {
 }
 
 func TestRacedOnTheServer(t *testing.T) {
+	t.Parallel()
 	w, srv := newHTTPWorld(t, gitserver.Options{})
 	w.personPushes(map[string]string{"a": "1"})
 	c := w.clone()
@@ -237,6 +253,7 @@ func TestRacedOnTheServer(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	check := func(t *testing.T, err error, want string) {
 		t.Helper()
 		var refused *RefusedError
@@ -264,6 +281,9 @@ func TestRefused(t *testing.T) {
 		c := w.clone()
 		w.commit(c, put("ours", "1"))
 		hook := filepath.Join(w.bare, "hooks", "pre-receive")
+		if err := os.MkdirAll(filepath.Dir(hook), 0o777); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(hook, []byte("#!/bin/sh\necho 'not on a Friday' >&2\nexit 1\n"), 0o777); err != nil {
 			t.Fatal(err)
 		}
@@ -275,6 +295,9 @@ func TestRefused(t *testing.T) {
 		c := w.clone()
 		w.commit(c, put("ours", "1"))
 		hook := filepath.Join(w.bare, "hooks", "update")
+		if err := os.MkdirAll(filepath.Dir(hook), 0o777); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(hook, []byte("#!/bin/sh\nexit 0\n"), 0o777); err != nil {
 			t.Fatal(err)
 		}
@@ -283,7 +306,7 @@ func TestRefused(t *testing.T) {
 	t.Run("checked-out", func(t *testing.T) {
 		w := newWorld(t)
 		w.personPushes(map[string]string{"a": "1"})
-		w.opts.URL = w.person
+		w.opts.URL = w.desk()
 		c := w.clone()
 		w.commit(c, put("ours", "1"))
 		check(t, c.Push(w.ctx()), "checked out")
@@ -297,8 +320,8 @@ func TestRemoteRewritten(t *testing.T) {
 		w.personPushes(map[string]string{"a": "2", "b": "2"})
 		c := w.clone()
 		// Rewound.
-		git(t, w.person, "reset", "-q", "--hard", string(one))
-		git(t, w.person, "push", "-q", "--force", "origin", "HEAD:main")
+		git(t, w.desk(), "reset", "-q", "--hard", string(one))
+		git(t, w.desk(), "push", "-q", "--force", "origin", "HEAD:main")
 		if got := w.fetch(c); got != one {
 			t.Fatalf("Fetch: %s, want %s", got, one)
 		}
@@ -306,12 +329,12 @@ func TestRemoteRewritten(t *testing.T) {
 		w.has(map[string]string{"a": "1", "b": ""})
 		w.clean()
 		// Rewritten from the root.
-		git(t, w.person, "checkout", "-q", "--orphan", "fresh")
-		git(t, w.person, "rm", "-rfq", ".")
-		save(t, w.person, map[string]string{"c": "3"})
-		git(t, w.person, "add", "-A")
-		git(t, w.person, "commit", "-qm", "fresh")
-		git(t, w.person, "push", "-q", "--force", "origin", "HEAD:main")
+		git(t, w.desk(), "checkout", "-q", "--orphan", "fresh")
+		git(t, w.desk(), "rm", "-rfq", ".")
+		save(t, w.desk(), map[string]string{"c": "3"})
+		git(t, w.desk(), "add", "-A")
+		git(t, w.desk(), "commit", "-qm", "fresh")
+		git(t, w.desk(), "push", "-q", "--force", "origin", "HEAD:main")
 		w.advance(c, w.fetch(c))
 		w.has(map[string]string{"a": "", "b": "", "c": "3"})
 		w.clean()
@@ -350,6 +373,7 @@ func TestOffline(t *testing.T) {
 
 // TestFailures looks at what the operator gets to read.
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	ask := func(w *world) error {
 		_, err := Probe(w.ctx(), w.opts)
 		return err
@@ -434,6 +458,7 @@ func TestFailures(t *testing.T) {
 
 // TestStall has servers fall silent, and a limit that is short.
 func TestStall(t *testing.T) {
+	t.Parallel()
 	w, srv := newHTTPWorld(t, gitserver.Options{})
 	w.personPushes(map[string]string{"a": "1"})
 	c := w.clone()
@@ -509,7 +534,147 @@ func TestKeptConnection(t *testing.T) {
 	}
 }
 
+// TestRedirect: a repository that has moved is found, and credentials stay at
+// home.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	w, srv := newHTTPWorld(t, gitserver.Options{})
+	w.personPushes(map[string]string{"a": "1"})
+	var authorized []string
+	note := func(r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			authorized = append(authorized, r.Host)
+		}
+	}
+	target, err := url.Parse(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+	now := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		note(r)
+		proxy.ServeHTTP(rw, r)
+	}))
+	defer now.Close()
+	before := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		note(r)
+		http.Redirect(rw, r, now.URL+strings.Replace(r.URL.String(), "/old", "/fabrics", 1), http.StatusMovedPermanently)
+	}))
+	defer before.Close()
+	w.opts.URL = before.URL + "/old.git"
+	w.opts.Auth.PasswordFile = writeFile(t, "secret")
+	c := w.clone()
+	w.commit(c, put("b", "1"))
+	w.push(c)
+	for _, host := range authorized {
+		if "http://"+host != before.URL {
+			t.Errorf("the credentials went to %s", host)
+		}
+	}
+	if len(authorized) == 0 {
+		t.Error("the credentials went nowhere")
+	}
+}
+
+// TestDamagedClone: what is lost of the remote's commits comes back with the
+// next fetch.
+func TestDamagedClone(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.personPushes(map[string]string{"a": "1"})
+		tip := w.personPushes(map[string]string{"a": "2"})
+		c := w.clone()
+		h := w.commit(c, put("a", "3"))
+		c.Close()
+		path := loosePath(filepath.Join(w.dir, ".git/objects"), tip.id())
+		for _, err := range []error{os.Chmod(path, 0o644), os.WriteFile(path, []byte("torn"), 0o644)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		c = w.open()
+		if _, err := c.Commit(tip); err == nil {
+			t.Fatal("read a damaged commit")
+		}
+		if got := w.fetch(c); got != tip {
+			t.Errorf("Fetch: %s, want %s", got, tip)
+		}
+		w.advance(c, h)
+		w.push(c)
+		w.clean()
+	})
+}
+
+// TestCutOff: half an answer is no answer, and leaves nothing behind.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	w, srv := newHTTPWorld(t, gitserver.Options{})
+	w.personPushes(map[string]string{"a": "1"})
+	c := w.clone()
+	files := make(map[string]string)
+	for i := range 150 {
+		files[fmt.Sprint("f", i)] = strings.Repeat(fmt.Sprint(i), 50)
+	}
+	tip := w.personPushes(files)
+	before := tree(t, filepath.Join(w.dir, ".git"))
+	for _, n := range []int{0, 1, 10, 300, 2000, 5000} {
+		srv.Truncate(n)
+		if h, err := c.Fetch(w.ctx()); err == nil {
+			t.Errorf("cut off after %d bytes: fetched %s", n, h)
+		}
+	}
+	same(t, "the git directory", tree(t, filepath.Join(w.dir, ".git")), before)
+	srv.Clear()
+	if got := w.fetch(c); got != tip {
+		t.Errorf("Fetch: %s, want %s", got, tip)
+	}
+	w.advance(c, tip)
+	w.clean()
+}
+
+// TestAgent takes the key from an SSH agent.
+func TestAgent(t *testing.T) {
+	w, s := newSSHWorld(t)
+	w.personPushes(map[string]string{"a": "1"})
+	key, err := ssh.ParseRawPrivateKey([]byte(readAll(t, s.keyFile)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := agent.NewKeyring()
+	if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "agent")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				agent.ServeAgent(ring, conn)
+			})
+		}
+	})
+	defer serving.Wait()
+	defer l.Close()
+	t.Setenv("SSH_AUTH_SOCK", socket)
+	w.opts.Auth.SSHKeyFile = ""
+	w.clone()
+	w.clean()
+	t.Setenv("SSH_AUTH_SOCK", "")
+	if _, err := Probe(w.ctx(), w.opts); err == nil || !strings.Contains(err.Error(), "auth.sshKeyFile") {
+		t.Errorf("without any key: %v", err)
+	}
+}
+
 func TestSSHRefusals(t *testing.T) {
+	t.Parallel()
 	other, private := newKey(t)
 	tests := []struct {
 		name string
@@ -540,7 +705,7 @@ func TestSSHRefusals(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
+	every(t, func(t *testing.T, w *world) {
 		r, err := Probe(w.ctx(), w.opts)
 		if err != nil || r.Head != "" || !r.Empty || r.Push != nil {
 			t.Errorf("of an empty remote: %+v, %v", r, err)
@@ -560,6 +725,7 @@ func TestProbe(t *testing.T) {
 
 // TestRotatedPassword changes the file between two requests.
 func TestRotatedPassword(t *testing.T) {
+	t.Parallel()
 	w, _ := newHTTPWorld(t, gitserver.Options{Username: "robot", Password: "new"})
 	w.personPushes(map[string]string{"a": "1"})
 	file := writeFile(t, "new")

@@ -53,7 +53,8 @@ func newWorktree(root, stage, aside string, known func(blob oid) bool) (*worktre
 	}
 	for _, e := range left {
 		name := filepath.Join(stage, e.Name())
-		if id, err := hashAt(unix.AT_FDCWD, name); err == nil && known(id) {
+		id, err := hashAt(unix.AT_FDCWD, name)
+		if err == nil && known(id) {
 			err = os.Remove(name)
 		} else {
 			err = w.keep(unix.AT_FDCWD, name, "leftover", nil)
@@ -183,6 +184,9 @@ func hashAt(dirfd int, name string) (oid, error) {
 		}
 		return plumbing.ComputeHash(plumbing.BlobObject, buf[:n]), nil
 	}
+	if err == unix.ENXIO { // a socket
+		return oid{}, nil
+	}
 	if err != nil {
 		return oid{}, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -206,7 +210,8 @@ var errChanged = errors.New("changed at the last moment")
 // put brings a file with the content of a blob into the place path. old is
 // the file that it replaces; nil if the place is empty. If there is another
 // one by then, nothing is changed and the error is errChanged. Otherwise it
-// returns the state of the new file.
+// returns the state of the new file. With guard, a file that somebody has open
+// for writing counts as another one.
 //
 // block is called, if the way to path is blocked by something that is not a
 // directory, to clear it.
@@ -223,9 +228,9 @@ func (w *worktree) put(path string, mode Mode, data []byte, old *fileStat, guard
 	err = w.swap(tmp, fd, name, old, guard)
 	if errors.Is(err, unix.EXDEV) {
 		// A part of the work tree is another file system: the file has to be
-		// made there, under a hidden name.
+		// made there, under a hidden name, in the directory that is open.
 		os.Remove(tmp)
-		if tmp, err = w.create(filepath.Join(w.root, dir), mode, data); err != nil {
+		if tmp, err = w.create(fmt.Sprintf("/proc/self/fd/%d", fd), mode, data); err != nil {
 			return fileStat{}, err
 		}
 		err = w.swap(tmp, fd, name, old, guard)
@@ -304,12 +309,12 @@ func (w *worktree) swap(tmp string, fd int, name string, old *fileStat, guard bo
 	}
 	// Back. Should ours be gone from the place by now, what comes out is one
 	// more file of somebody's.
-	if err := unix.Renameat2(unix.AT_FDCWD, tmp, fd, name, unix.RENAME_EXCHANGE); err != nil {
-		return w.keep(unix.AT_FDCWD, tmp, filepath.Join(w.dir, name), nil)
-	}
+	err = unix.Renameat2(unix.AT_FDCWD, tmp, fd, name, unix.RENAME_EXCHANGE)
 	var out unix.Stat_t
-	if unix.Lstat(tmp, &out) == nil && out.Ino != ours.Ino {
-		return w.keep(unix.AT_FDCWD, tmp, filepath.Join(w.dir, name), nil)
+	if err != nil || unix.Lstat(tmp, &out) == nil && out.Ino != ours.Ino {
+		if err := w.keep(unix.AT_FDCWD, tmp, filepath.Join(w.dir, name), nil); err != nil {
+			return err
+		}
 	}
 	return errChanged
 }
@@ -335,7 +340,9 @@ func (w *worktree) take(path string, old *fileStat, guard bool) error {
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, fd, name, unix.RENAME_NOREPLACE); err != nil {
 		// Somebody was quick to put a further file there: both are kept.
-		return w.keep(unix.AT_FDCWD, tmp, path, nil)
+		if err := w.keep(unix.AT_FDCWD, tmp, path, nil); err != nil {
+			return err
+		}
 	}
 	return errChanged
 }
@@ -382,8 +389,8 @@ func named(op, name string, err error) error {
 // setAside moves what is at path to a free name below the aside directory,
 // and returns that name.
 func (w *worktree) setAside(path string) (kept string, err error) {
+	w.forget() // it may be of a directory that is moved now
 	dir, name := split(path)
-	// Not the kept descriptor: this may be called while open walks.
 	at, err := w.walk(dir, nil)
 	if err != nil {
 		return "", err
