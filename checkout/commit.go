@@ -51,7 +51,7 @@ func (s *store) writeCommit(parent Hash, changes []Change, author, committer Sig
 	seen := make(map[string]bool, len(changes))
 	for _, ch := range changes {
 		if seen[ch.Path] {
-			return "", fmt.Errorf("%s is changed twice", ch.Path)
+			return "", fmt.Errorf("%w: %s is changed twice", ErrClash, ch.Path)
 		}
 		seen[ch.Path] = true
 		if why := checkPath(ch.Path); why != "" {
@@ -120,7 +120,7 @@ func (b *batch) editTree(old oid, dir string, edits []edit) (oid, error) {
 		now := byName[name]
 		if now.mode != 0 && now.mode != modeDir && !files[name].remove {
 			if slices.ContainsFunc(edits, func(e edit) bool { return !e.remove }) {
-				return oid{}, fmt.Errorf("%s is a file, not a directory", dir+name)
+				return oid{}, fmt.Errorf("%w: %s is a file, not a directory", ErrClash, dir+name)
 			}
 			continue
 		}
@@ -139,7 +139,7 @@ func (b *batch) editTree(old oid, dir string, edits []edit) (oid, error) {
 		switch {
 		case now.mode == modeDir && e.remove: // there is no such file
 		case now.mode == modeDir:
-			return oid{}, fmt.Errorf("%s is a directory, not a file", dir+name)
+			return oid{}, fmt.Errorf("%w: %s is a directory, not a file", ErrClash, dir+name)
 		case e.remove:
 			delete(byName, name)
 		case now.mode == ModeExecutable:

@@ -19,6 +19,10 @@ var (
 	// ErrNoChange: the commit would have had the tree of its parent.
 	ErrNoChange = errors.New("nothing to commit")
 
+	// ErrClash: a change cannot be made in the tree, where a file is in the
+	// place of a directory or a directory in that of a file.
+	ErrClash = errors.New("clash in the tree")
+
 	// ErrMoved: the local branch is not where [Clone.Head] last said that it
 	// was; somebody else moved it. Look again and start over.
 	ErrMoved = errors.New("the branch was moved by somebody else")

@@ -68,7 +68,9 @@ func (r *repository) prepareRejects(work []planned, rep *report) []planned {
 			fr := rep.fabric(p.fabric.cfg.Name)
 			kept, err := r.freeUnmanaged(p.fabric, p.inputs[j])
 			if err != nil {
-				fr.Files = slices.DeleteFunc(fr.Files, func(f fileReport) bool { return f.Path == p.inputs[j].Path && f.Outcome == journal.Rejected })
+				fr.Files = slices.DeleteFunc(fr.Files, func(f fileReport) bool {
+					return f.Path == p.inputs[j].Path && f.Origin == p.origin && f.Outcome == journal.Rejected
+				})
 				fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: it is to be rejected (%s), but there is no place for it: %v",
 					p.inputs[j].Path, p.plan.Files[j].Problems[0].Code, err))
 				p.inputs = slices.Delete(p.inputs, j, j+1)
@@ -79,7 +81,7 @@ func (r *repository) prepareRejects(work []planned, rep *report) []planned {
 			}
 			p.kept[j] = kept
 			for k := range fr.Files {
-				if fr.Files[k].Path == p.inputs[j].Path && fr.Files[k].Outcome == journal.Rejected {
+				if fr.Files[k].Path == p.inputs[j].Path && fr.Files[k].Origin == p.origin && fr.Files[k].Outcome == journal.Rejected {
 					fr.Files[k].Kept = kept
 				}
 			}
@@ -110,12 +112,13 @@ func (r *repository) reject(kept string, in input, v ingest.Verdict) error {
 }
 
 // unmanagedNames are the names below unmanaged/ that a rejected file may get:
-// its own, or, where that clashes or is too long, one of its content.
+// its own, or, where that clashes, is too long or could be taken for a reason,
+// one of its content.
 func unmanagedNames(f *fabric, in input) []string {
 	base := path.Base(in.Path)
 	flat := string(in.blob[:12]) + "-" + base[max(0, len(base)-100):]
 	names := []string{in.Path, strings.ToValidUTF8(flat, "_")}
-	if len(base)+len(reasonSuffix) > nameMax {
+	if len(base)+len(reasonSuffix) > nameMax || strings.HasSuffix(base, reasonSuffix) {
 		names = names[1:]
 	}
 	for i, n := range names {

@@ -46,11 +46,12 @@ type cluster struct {
 	missed   bool              // the API was out of reach: what it holds is not known
 	deleting bool              // a prune is not through yet
 
-	mu     sync.Mutex
-	next   *target
-	done   []chan<- applyReport
-	wake   chan struct{}
-	status fabricStatus
+	mu      sync.Mutex
+	next    *target
+	stopped bool // nobody takes a target any more
+	done    []chan<- applyReport
+	wake    chan struct{}
+	status  fabricStatus
 }
 
 func newCluster(r *repository, f *fabric) *cluster {
@@ -65,6 +66,12 @@ func newCluster(r *repository, f *fabric) *cluster {
 func (c *cluster) want(t target) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.stopped {
+		if t.done != nil {
+			t.done <- applyReport{Error: "stopped"}
+		}
+		return
+	}
 	if t.done != nil {
 		c.done = append(c.done, t.done)
 	}
@@ -93,6 +100,9 @@ func (c *cluster) run(ctx context.Context) {
 		if c.api != nil {
 			c.api.Close()
 		}
+		c.mu.Lock()
+		c.stopped = true
+		c.mu.Unlock()
 		_, done := c.take()
 		for _, d := range done {
 			d <- applyReport{Error: "stopped"}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
+	"github.com/hhwatchd/hhwatchd/internal/durable"
 	"github.com/hhwatchd/hhwatchd/journal"
 )
 
@@ -54,15 +55,27 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 	}
 	t.report("commit", 0, total)
 	var done []planned
+	short := map[*fabric]bool{} // of a file that was planned with
 	for i := range work {
 		p := &work[i]
+		if short[p.fabric] {
+			again, err := r.planBatch(p.batch, r.managedAt(p.fabric, tip), tip)
+			if err != nil {
+				return "", nil, err
+			}
+			*p = again
+		}
 		next, err := r.commitBatch(tip, p, rep)
 		if err == nil {
 			tip, done = next, append(done, *p)
 			continue
 		}
+		if !filesFault(err) {
+			return "", nil, err
+		}
 		// A file that git cannot take (it clashes with a directory, say) must
 		// not hold up the others: they go one by one, and it stays in raw/.
+		short[p.fabric] = true
 		for _, in := range p.inputs {
 			one, err := r.planBatch(batch{fabric: p.fabric, origin: p.origin, inputs: []input{in}}, r.managedAt(p.fabric, tip), tip)
 			if err == nil {
@@ -72,7 +85,10 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 				tip, done = next, append(done, one)
 				continue
 			}
-			if err := r.leaveOut(b, p, in, err, rep); err != nil {
+			if !filesFault(err) {
+				return "", nil, err
+			}
+			if err := r.leaveOut(p, in, err, rep); err != nil {
 				return "", nil, err
 			}
 		}
@@ -80,17 +96,43 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 	return tip, done, nil
 }
 
+// filesFault tells a file that git can never take where it is from troubles
+// of the machine, which pass.
+func filesFault(err error) bool {
+	var unsafe *checkout.UnsafePathError
+	return errors.Is(err, checkout.ErrClash) || errors.As(err, &unsafe)
+}
+
 // leaveOut reports a file that could not be committed. One that lies in raw/,
-// or in the remote's tree, stays there; the commits of one that was to be
-// said again are kept aside.
-func (r *repository) leaveOut(b base, p *planned, in input, why error, rep *report) error {
+// or in the remote's tree, stays there; one that was to be said again goes to
+// unmanaged/.
+func (r *repository) leaveOut(p *planned, in input, why error, rep *report) error {
 	fr := rep.fabric(p.fabric.cfg.Name)
 	fr.Files = slices.DeleteFunc(fr.Files, func(f fileReport) bool { return f.Path == in.Path && f.Origin == p.origin })
-	fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: %v", in.Path, why))
-	if p.origin == journal.Dropped && in.disk == nil {
-		return r.setAside(b.head, rep)
+	if p.origin != journal.Dropped || in.disk != nil {
+		fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: %v", in.Path, why))
+		return nil
 	}
-	return nil
+	kept, err := r.freeUnmanaged(p.fabric, in)
+	if err != nil {
+		return err
+	}
+	dst := r.onDisk(kept)
+	reason := fmt.Sprintf("%s was not taken in: the remote has moved on, and it has no place there any more.\n%v\n", quotePath(in.Path), why)
+	if err := durable.WriteFile(dst+reasonSuffix, []byte(reason), 0o664); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(dst, in.Data, 0o664); err != nil {
+		return err
+	}
+	fr.Files = append(fr.Files, fileReport{Path: in.Path, Origin: p.origin, Owner: in.author.Name, Outcome: journal.Rejected, Kept: kept})
+	return r.record(journal.Record{
+		Cycle: rep.Cycle, Fabric: p.fabric.cfg.Name, Step: journal.StepReject, Note: why.Error(),
+		File: &journal.File{
+			Path: p.fabric.rawPath(in.Path), Blob: string(in.blob), Origin: p.origin, Owner: in.author.Name,
+			Size: int64(len(in.Data)), Outcome: journal.Rejected, Kept: kept,
+		},
+	})
 }
 
 // setAside keeps a local commit that the remote went on without.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
@@ -57,7 +56,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	// The working clone. A first clone can fail as any pull can.
 	if err := r.open(ctx); err != nil {
 		rep.Pull.Error = err.Error()
-		return r.remoteWent(rep)
+		return r.remoteWent(ctx, rep)
 	}
 	for _, f := range r.fabrics {
 		if err := r.layRaw(f); err != nil {
@@ -137,12 +136,16 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		// that a crash here leaves the later word to be said again, never an
 		// earlier one. Rejected drops go to unmanaged/.
 		work = r.prepareRejects(work, rep)
-		if err := r.recordRefused(work, rep); err != nil {
+		out := slices.Concat(work, left)
+		if err := r.recordRefused(out, rep); err != nil {
 			return err
 		}
-		out, err := r.archive(slices.Concat(work, left))
-		spent = append(spent, out...)
+		gone, err := r.archive(out)
+		spent = append(spent, gone...)
 		if err != nil {
+			return err
+		}
+		if err := r.archivedUpTo(tip); err != nil {
 			return err
 		}
 
@@ -157,7 +160,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		}
 		break
 	}
-	if err := r.remoteWent(rep); err != nil {
+	if err := r.remoteWent(ctx, rep); err != nil {
 		return err
 	}
 
@@ -182,6 +185,18 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 // on which the local branch stands. What the branch has beyond it was not
 // pushed yet; what the remote has lost of it was taken back there.
 const baseRef = "base"
+
+// archivedRef names the ref that holds the commit up to which every raw file
+// has left raw/. What a later commit holds may still lie there.
+const archivedRef = "archived"
+
+// archivedUpTo moves archivedRef. Crash before: the next cycle archives again.
+func (r *repository) archivedUpTo(tip checkout.Hash) error {
+	if now, err := r.clone.Ref(archivedRef); err != nil || now == tip || tip == "" {
+		return err
+	}
+	return r.clone.SaveRef(archivedRef, tip)
+}
 
 // A base is where a cycle's new commits go, and what has to be said again
 // there.
@@ -263,14 +278,25 @@ func (r *repository) findBase() (base, error) {
 	if up == old || up == "" {
 		return base{head: head, tip: head, upstream: up}, nil
 	}
-	if ahead, err := r.clone.IsAncestor(up, head); err != nil {
+	// A crash can have come before the ref was moved on.
+	if built, err := r.builtOn(up, head, old); err != nil {
 		return base{}, err
-	} else if ahead && old == "" {
+	} else if built {
 		return base{head: head, tip: head, upstream: up}, nil
 	}
 	b := base{head: head, tip: up, upstream: up}
 	b.again, b.foreign, err = r.deliveries(unpushed)
 	return b, err
+}
+
+// builtOn reports whether head stands on up, where old, the remote's commit
+// that head is known to have been built on, is not behind a rewrite.
+func (r *repository) builtOn(up, head, old checkout.Hash) (bool, error) {
+	ok, err := r.clone.IsAncestor(up, head)
+	if err == nil && ok && old != "" {
+		ok, err = r.clone.IsAncestor(old, up)
+	}
+	return ok, err
 }
 
 // unpushed lists the commits of head that neither the remote branch has nor
@@ -297,20 +323,10 @@ func (r *repository) unpushed(head, up, old checkout.Hash) ([]checkout.Commit, e
 	return both, nil
 }
 
-// cycleTime is how a cycle's identifier begins: with its start, in UTC.
-const cycleTime = "20060102T150405.000Z"
-
 // newCycleID makes an identifier that sorts by time and can be read at a
 // glance: the start of the cycle, and four random digits.
 func newCycleID() string {
 	var b [2]byte
 	rand.Read(b[:]) // never fails
-	return time.Now().UTC().Format(cycleTime) + "-" + hex.EncodeToString(b[:])
-}
-
-// cycleStart is when the cycle of that identifier began.
-func cycleStart(id string) (time.Time, bool) {
-	at, _, _ := strings.Cut(id, "-")
-	t, err := time.Parse(cycleTime, at)
-	return t, err == nil
+	return time.Now().UTC().Format("20060102T150405.000Z") + "-" + hex.EncodeToString(b[:])
 }

@@ -174,12 +174,17 @@ func (r *repository) planBatch(b batch, managed func(string) ([]byte, bool, erro
 }
 
 // splitLeft takes out of a batch of dropped files those that a crash left in
-// raw/ after they were committed: history has their bytes, by a commit of a
-// cycle that began when they lay there already. To plan such a file again
-// could let an earlier word win over a later one.
+// raw/ after they were committed: such a commit is beyond archivedRef, and
+// names path and bytes. To plan such a file again could let an earlier word
+// win over a later one.
 func (r *repository) splitLeft(f *fabric, b batch, tip checkout.Hash) (rest batch, left planned, err error) {
 	rest = batch{fabric: b.fabric, origin: b.origin}
 	left = planned{batch: rest}
+	upTo, err := r.clone.Ref(archivedRef)
+	if err != nil || upTo == "" || upTo == tip {
+		rest.inputs = b.inputs
+		return rest, left, err
+	}
 	for _, in := range b.inputs {
 		commit, err := r.archived(f, in.blob, tip)
 		if err != nil {
@@ -190,9 +195,11 @@ func (r *repository) splitLeft(f *fabric, b batch, tip checkout.Hash) (rest batc
 			if err != nil {
 				return rest, left, err
 			}
-			began, ok := cycleStart(first(c.Trailer(trailerCycle)))
-			named := slices.Contains(c.Trailer(trailerFile), quotePath(f.rawPath(in.Path)))
-			if ok && named && !in.disk.Time.After(began) {
+			archived, err := r.clone.IsAncestor(commit, upTo)
+			if err != nil {
+				return rest, left, err
+			}
+			if !archived && slices.Contains(c.Trailer(trailerFile), quotePath(f.rawPath(in.Path))) {
 				left.inputs = append(left.inputs, in)
 				left.already = append(left.already, true)
 				left.plan.Files = append(left.plan.Files, ingest.Step{})

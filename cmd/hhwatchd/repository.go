@@ -412,7 +412,10 @@ func (r *repository) record(recs ...journal.Record) error {
 // remoteWent notes how the remote took what the cycle asked of it. The journal
 // hears of a fault once, when it begins or changes its face, and of its end,
 // not of each try.
-func (r *repository) remoteWent(rep *report) error {
+func (r *repository) remoteWent(ctx context.Context, rep *report) error {
+	if ctx.Err() != nil {
+		return nil // we stop; that says nothing of the remote
+	}
 	failure := cmp.Or(rep.Pull.Error, rep.Push.Error)
 	switch {
 	case failure != "":

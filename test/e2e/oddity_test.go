@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -278,4 +279,105 @@ func TestRawUnusable(t *testing.T) {
 	w.eventually("raw/ to be there again", func() error { _, err := os.Stat(raw); return err })
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
 	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+}
+
+// A directory that is moved into raw/ keeps the times of its files. They are
+// input all the same, also when history holds their bytes already.
+func TestOldFilesMovedIn(t *testing.T) {
+	w := newWorld(t, options{})
+	w.start()
+	staging := filepath.Join(w.state, "staging")
+	write(t, filepath.Join(staging, "set", "x.yaml"), vpc("vpc-1", 1001))
+	w.drop("fabric-1", "set/x.yaml", vpc("vpc-1", 1001))
+	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001)})
+	w.drop("fabric-1", "y.yaml", vpc("vpc-1", 1002))
+	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1002)})
+	raw, err := filepath.EvalSymlinks(w.raw("fabric-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(staging, "set"), unix.AT_FDCWD, filepath.Join(raw, "set"), unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001)})
+}
+
+// What a file that cannot be committed says of an object is not taken for
+// granted by those that come after it.
+func TestAfterAFileLeftOut(t *testing.T) {
+	w := newWorld(t, options{})
+	c := w.git.Clone(t, "fabrics")
+	c.Write("gitops/hedgehog/fabric-1/managed/vpcs/clash.yaml/oops", "x")
+	c.Write("gitops/hedgehog/fabric-1/raw/m.yaml", vpc("vpc-1", 1001)+"---\n"+vpc("clash", 1002))
+	c.Commit("odd")
+	c.Push()
+	w.launch(exec.Command(binary, "--config", w.config, "run"))
+	w.eventually("the raw directory", func() error { _, err := os.Stat(w.raw("fabric-1")); return err })
+	w.drop("fabric-1", "x.yaml", vpc("vpc-1", 1001))
+	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+	w.drop("fabric-1", "x.yaml", vpc("vpc-1", 1003))
+	w.eventually("the second word", func() error {
+		if got := w.managed("fabric-1")["vpcs/vpc-1.yaml"]; got != vpc("vpc-1", 1003) {
+			return fmt.Errorf("it is\n%s", got)
+		}
+		return nil
+	})
+	if out, code := w.hh("sync"); code != 1 || !strings.Contains(out, "LEFT ALONE: m.yaml") {
+		t.Errorf("sync, exit code %d:\n%s", code, out)
+	}
+}
+
+// A rejected file is not overwritten by the reason of another one.
+func TestRejectedReason(t *testing.T) {
+	w := newWorld(t, options{})
+	w.start()
+	dir := filepath.Join(w.clone(), "gitops/hedgehog/fabric-1/unmanaged")
+	w.drop("fabric-1", "a.yaml.reason", "the first\n")
+	w.eventually("the first file's rejection", func() error {
+		if n, err := filepath.Glob(filepath.Join(dir, "*.reason.reason")); err != nil || len(n) != 1 {
+			return fmt.Errorf("%v %v", n, err)
+		}
+		return nil
+	})
+	w.drop("fabric-1", "a.yaml", "kind: VPC\n")
+	w.eventually("the second file's rejection", func() error { _, err := os.Stat(filepath.Join(dir, "a.yaml.reason")); return err })
+	found := false
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		found = found || err == nil && string(data) == "the first\n"
+	}
+	if !found {
+		t.Errorf("the bytes of the first file are gone; there are %v", files)
+	}
+}
+
+// A reload that restarts a repository answers those who wait for it.
+func TestReloadDuringSync(t *testing.T) {
+	w := newWorld(t, options{cluster: true})
+	w.start()
+	w.git.Delay(time.Second)
+	done := make(chan string)
+	go func() {
+		out, _ := w.hh("sync")
+		done <- out
+	}()
+	time.Sleep(300 * time.Millisecond) // into the slow request
+	config, err := os.ReadFile(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.config, strings.Replace(string(config), "interval: 1h", "interval: 2h", 1))
+	w.daemon.cmd.Process.Signal(syscall.SIGHUP)
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("sync hangs")
+	}
+	w.git.Clear()
+	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
+	w.inCluster(vpcs, "vpc-1")
 }
