@@ -155,8 +155,9 @@ type parsedTree struct {
 	entries []treeEntry
 }
 
-// maxParsed bounds the entries of the trees that parsed keeps, about 8 MB.
-const maxParsed = 1 << 17
+// maxParsed bounds the entries of the trees that parsed keeps, about 2 MB; the
+// last one is kept whatever its size.
+const maxParsed = 1 << 14
 
 // parsed is tree for looking paths up one by one, which goes through the same
 // few trees again and again: it keeps those. The entries are not to be changed.
