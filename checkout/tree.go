@@ -319,10 +319,6 @@ func (c *Clone) Blob(h Hash) ([]byte, error) {
 	return c.repo.typed(h.id(), plumbing.BlobObject)
 }
 
-// HasBlob reports whether the clone has the object h, in any commit or in
-// none, without reading it.
-func (c *Clone) HasBlob(h Hash) bool { return c.repo.has(h.id()) }
-
 // A Diff is a path that two commits do not have in common.
 type Diff struct {
 	Path             string

@@ -102,8 +102,8 @@ func (c *cluster) run(ctx context.Context) {
 		}
 		c.mu.Lock()
 		c.stopped = true
+		done := c.done
 		c.mu.Unlock()
-		_, done := c.take()
 		for _, d := range done {
 			d <- applyReport{Error: "stopped"}
 		}
@@ -200,10 +200,10 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	clear(c.pending)
 	n := 0
 	start := time.Now()
-	t.report("apply "+c.fabric.cfg.Name, 0, len(objs))
+	t.progress.report("apply "+c.fabric.cfg.Name, 0, len(objs))
 	err = c.api.Apply(ctx, objs, full, func(res apply.Result) {
 		n++
-		t.report("apply "+c.fabric.cfg.Name, n, len(objs))
+		t.progress.report("apply "+c.fabric.cfg.Name, n, len(objs))
 		key := res.Object.Key()
 		p := res.Object.Path
 		rep.Objects[string(res.Outcome)]++

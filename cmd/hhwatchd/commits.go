@@ -53,7 +53,7 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 	for _, p := range work {
 		total += len(p.plan.Writes)
 	}
-	t.report("commit", 0, total)
+	t.progress.report("commit", 0, total)
 	var done []planned
 	short := map[*fabric]bool{} // of a file that was planned with
 	for i := range work {

@@ -145,7 +145,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		if err != nil {
 			return err
 		}
-		if err := r.archivedUpTo(tip); err != nil {
+		// Crash here: the next cycle archives again.
+		if err := r.clone.SaveRef(archivedRef, tip); err != nil {
 			return err
 		}
 
@@ -190,14 +191,6 @@ const baseRef = "base"
 // has left raw/. What a later commit holds may still lie there.
 const archivedRef = "archived"
 
-// archivedUpTo moves archivedRef. Crash before: the next cycle archives again.
-func (r *repository) archivedUpTo(tip checkout.Hash) error {
-	if now, err := r.clone.Ref(archivedRef); err != nil || now == tip || tip == "" {
-		return err
-	}
-	return r.clone.SaveRef(archivedRef, tip)
-}
-
 // A base is where a cycle's new commits go, and what has to be said again
 // there.
 type base struct {
@@ -231,7 +224,7 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
 		rep.Pull.Skipped = "the remote is failing; next try at " + r.remote.Due().Format(time.TimeOnly)
 		return
 	}
-	t.report("pull", 0, 0)
+	t.progress.report("pull", 0, 0)
 	look, cancel := context.WithTimeout(ctx, lookLimit)
 	head, err := r.clone.RemoteHead(look)
 	cancel()

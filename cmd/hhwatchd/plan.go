@@ -90,7 +90,7 @@ type planned struct {
 // it was committed is returned apart: it only has to be archived.
 func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (out, left []planned, err error) {
 	for _, f := range r.fabrics {
-		t.report("discover "+f.cfg.Name, 0, 0)
+		t.progress.report("discover "+f.cfg.Name, 0, 0)
 		fr := rep.fabric(f.cfg.Name)
 		*fr = fabricReport{Name: f.cfg.Name, Error: fr.Error}
 		var batches []batch
@@ -133,7 +133,7 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 			if err := ctx.Err(); err != nil {
 				return nil, nil, err
 			}
-			t.report("ingest "+f.cfg.Name, 0, len(batch.inputs))
+			t.progress.report("ingest "+f.cfg.Name, 0, len(batch.inputs))
 			p, err := r.planBatch(batch, managed, b.tip)
 			if err != nil {
 				return nil, nil, err

@@ -15,15 +15,10 @@ import (
 // total of 0 means that it is not known. Any goroutine may call it.
 type progressFunc func(phase string, done, total int)
 
-func (t *trigger) report(phase string, done, total int) {
-	if t.progress != nil {
-		t.progress(phase, done, total)
-	}
-}
-
-func (t *target) report(phase string, done, total int) {
-	if t.progress != nil {
-		t.progress(phase, done, total)
+// report tells p, if there is somebody to tell.
+func (p progressFunc) report(phase string, done, total int) {
+	if p != nil {
+		p(phase, done, total)
 	}
 }
 

@@ -217,11 +217,7 @@ func (r *repository) open(ctx context.Context) error {
 		o := checkout.Options{
 			Dir: r.cloneDir, URL: r.cfg.URL, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
 			AsideDir: r.asideDir,
-			Progress: func(phase string, done, total int) {
-				if r.progress != nil {
-					r.progress(phase, done, total)
-				}
-			},
+			Progress: func(phase string, done, total int) { r.progress.report(phase, done, total) },
 		}
 		for _, f := range r.fabrics {
 			o.Inputs = append(o.Inputs, f.cfg.raw())
@@ -355,7 +351,7 @@ func (r *repository) push(ctx context.Context, t trigger, rep *report) error {
 	if err != nil {
 		return err
 	}
-	t.report("push", 0, len(commits))
+	t.progress.report("push", 0, len(commits))
 	if err := r.clone.Push(ctx); err != nil {
 		if errors.Is(err, checkout.ErrRaced) {
 			// They are planned anew. The first try is nobody's business but
