@@ -37,6 +37,7 @@ type cluster struct {
 	repo   *repository
 	fabric *fabric
 	retry  *poller.Schedule
+	pulse  pulse
 
 	// Owned by run.
 	api      *apply.Cluster
@@ -133,6 +134,9 @@ func (c *cluster) run(ctx context.Context) {
 // bring makes the cluster hold what the target says, and records what that
 // took. Nothing to do costs no request.
 func (c *cluster) bring(ctx context.Context, t target) applyReport {
+	c.pulse.start("apply")
+	defer c.pulse.stop()
+	t.progress = c.pulse.through(t.progress)
 	rep := applyReport{Commit: string(t.commit)}
 	err := c.steps(ctx, t, &rep)
 	if ctx.Err() != nil {

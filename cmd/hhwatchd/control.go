@@ -24,6 +24,7 @@ import (
 //	GET  /v1/status       a statusDoc
 //	GET  /v1/inventory    []inventoryItem; ?fabric=
 //	POST /v1/sync         a syncRequest; answered with a stream of syncEvents, a line each
+//	POST /v1/reload       rereads the config and pulls; answered with a reloaded
 //
 // Who may connect is decided by the socket's permissions.
 
@@ -132,6 +133,7 @@ func (s *service) control(ctx context.Context, l net.Listener) {
 		writeJSON(w, inventoryOf(s.config(), s.book.inventory(), q.URL.Query().Get("fabric")))
 	})
 	mux.HandleFunc("POST /v1/sync", s.handleSync)
+	mux.HandleFunc("POST /v1/reload", s.handleReload)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	stopped := make(chan struct{})
 	go func() {

@@ -42,6 +42,9 @@ type trigger struct {
 // at each comment that says "crash here" it says what the next cycle finds.
 func (r *repository) cycle(ctx context.Context, t trigger) *report {
 	start := time.Now()
+	r.pulse.start(t.why)
+	defer r.pulse.stop()
+	t.progress = r.pulse.through(t.progress)
 	r.progress = t.progress
 	rep := r.newReport(t)
 	err := r.steps(ctx, t, rep)

@@ -26,14 +26,6 @@ import (
 	"github.com/hhwatchd/hhwatchd/journal"
 )
 
-// readyWait bounds how long start-up waits for the first look at every
-// repository before systemd is told that the service is ready: a remote that
-// is away must not make the service fail to start.
-const readyWait = 20 * time.Second
-
-// reloadWait bounds how long a reload waits for the cycles that it forced.
-const reloadWait = 60 * time.Second
-
 // A service is the running daemon: one goroutine a repository, a control
 // socket, and the signals of systemd.
 type service struct {
@@ -41,6 +33,7 @@ type service struct {
 	log     *slog.Logger
 	book    *book
 	started time.Time
+	reloads chan chan<- reloaded // hhwatchd reload
 
 	mu    sync.Mutex
 	cfg   *Config
@@ -82,7 +75,10 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 		log.Error("the journal is damaged; hhwatchd goes on in a new segment", "err", &j.Damage()[i])
 	}
 	log.Info("hhwatchd "+version(), "stateDir", cfg.StateDir, "repositories", len(cfg.Repositories))
-	s := &service{load: load, log: log, book: &book{j: j, log: log, journald: journald}, started: time.Now(), cfg: cfg}
+	s := &service{
+		load: load, log: log, book: &book{j: j, log: log, journald: journald}, started: time.Now(), cfg: cfg,
+		reloads: make(chan chan<- reloaded),
+	}
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -102,6 +98,11 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 		s.awaitFirstLook(ctx)
 		notify(daemon.SdNotifyReady + "\n" + s.statusLine())
 	})
+	if interval, err := daemon.SdWatchdogEnabled(false); err != nil {
+		log.Error("the watchdog is not used", "err", err)
+	} else if interval > 0 {
+		owned.Go(func() { s.watchdog(ctx, interval) })
+	}
 	status := time.NewTicker(10 * time.Second)
 	defer status.Stop()
 	var worked, freed int64
@@ -113,6 +114,8 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 			return nil
 		case <-hup:
 			s.reload(ctx)
+		case done := <-s.reloads:
+			done <- s.reload(ctx)
 		case <-status.C:
 			notify(s.statusLine())
 			// The daemon works in bursts. When one is over, what it needed is
@@ -231,55 +234,6 @@ func (s *service) running() []*running {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.repos
-}
-
-func (s *service) awaitFirstLook(ctx context.Context) {
-	bound := time.NewTimer(readyWait)
-	defer bound.Stop()
-	for _, r := range s.running() {
-		select {
-		case <-r.looked:
-		case <-bound.C:
-			s.log.Warn("not every repository could be looked at yet; going on", "waited", readyWait)
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// reload rereads the config and forces a pull of every repository. With a
-// config that is wrong, the old one stays in force.
-func (s *service) reload(ctx context.Context) {
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	// Type=notify-reload's contract, which Type=notify accepts too: sd_notify(3).
-	notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, ts.Nano()/1000))
-	cfg, err := s.load()
-	s.mu.Lock()
-	old := s.cfg
-	s.mu.Unlock()
-	switch {
-	case err != nil:
-		s.log.Error("the config cannot be used; going on with the old one", "err", err)
-	case cfg.StateDir != old.StateDir:
-		s.log.Error("stateDir cannot change while running; restart for that, going on with the old config", "stateDir", cfg.StateDir)
-	default:
-		s.start(ctx, cfg)
-		s.log.Info("config reread; pulling now")
-	}
-	bound, cancel := context.WithTimeout(ctx, reloadWait)
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, r := range s.running() {
-		wg.Go(func() {
-			if _, err := r.ask(bound, trigger{why: "reload", ask: true, full: true}); err != nil && ctx.Err() == nil {
-				s.log.Warn("the pull that the reload forced goes on", "repository", r.cfg.Name)
-			}
-		})
-	}
-	wg.Wait()
-	notify(daemon.SdNotifyReady + "\n" + s.statusLine())
 }
 
 // ask hands a trigger to the repository's goroutine and waits for its report

@@ -118,7 +118,7 @@ config is wrong.`,
 	}
 	root.PersistentFlags().StringVar(&o.config, "config", defaultConfigFile, "the config `FILE`")
 	root.AddCommand(
-		runCommand(&o), checkConfigCommand(&o), initCommand(&o),
+		runCommand(&o), reloadCommand(&o), checkConfigCommand(&o), initCommand(&o),
 		syncCommand(&o), ingestCommand(&o), statusCommand(&o), historyCommand(&o),
 		getCommand(&o), validateCommand(&o), explainCommand(),
 	)

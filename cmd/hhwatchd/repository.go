@@ -48,6 +48,7 @@ type repository struct {
 	requests chan trigger
 	again    bool            // the cycle saw that it must look again soon
 	progress progressFunc    // of the cycle's trigger
+	pulse    pulse           // of the cycle
 	troubles map[string]bool // that were logged and last
 
 	mu     sync.Mutex

@@ -36,7 +36,6 @@ func image(t *testing.T, text string) string {
 		mode       os.FileMode
 	}{
 		{"usr/bin/hhwatchd", "#!/bin/sh\n", 0o755},
-		{"bin/kill", "#!/bin/sh\n", 0o755},
 		{"etc/systemd/system/sysinit.target", "[Unit]\n", 0o644},
 		{"etc/systemd/system/" + unit, text, 0o644},
 	} {

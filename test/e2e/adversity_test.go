@@ -360,7 +360,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// SIGHUP takes a new config over, and keeps the old one if the new is wrong.
+// A reload takes a new config over, and keeps the old one if the new is wrong.
 func TestReload(t *testing.T) {
 	w := newWorld(t, options{})
 	w.start()
@@ -376,14 +376,31 @@ func TestReload(t *testing.T) {
 		}
 		return nil
 	})
+	if out, code := w.hh("reload"); code != 78 || !strings.Contains(out, "intervall") {
+		t.Errorf("reload with a bad config: exit code %d:\n%s", code, out)
+	}
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
 	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+
+	// It returns when the pull that it forced has been dealt with.
+	w.push("gitops/hedgehog/fabric-1/raw/c.yaml", vpc("vpc-3", 1003))
 	write(t, w.config, string(good)+"      - name: fabric-9\n        path: gitops/hedgehog/fabric-9\n")
-	w.daemon.cmd.Process.Signal(syscall.SIGHUP)
-	w.eventually("the new fabric's raw directory", func() error { _, err := os.Stat(w.raw("fabric-9")); return err })
+	if out := w.must("reload"); out != "" {
+		t.Errorf("reload says\n%s", out)
+	}
+	w.remote("cat-file", "-e", "main:gitops/hedgehog/fabric-1/managed/vpcs/vpc-3.yaml")
+	if _, err := os.Stat(w.raw("fabric-9")); err != nil {
+		t.Errorf("the new fabric has no raw directory: %v", err)
+	}
 	w.drop("fabric-9", "b.yaml", vpc("vpc-2", 1002))
 	w.pushed("fabric-9", "vpcs/vpc-2.yaml")
 	w.clean()
+
+	// A remote that is away does not make a reload fail; it is told.
+	w.git.Down()
+	if out, code := w.hh("reload"); code != 0 || !strings.Contains(out, "site-a: ") || !strings.Contains(out, "connection refused") {
+		t.Errorf("reload without the remote: exit code %d:\n%s", code, out)
+	}
 }
 
 // init lays a fabric out, and takes in what lies loose.
