@@ -110,7 +110,7 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 				fr.Error = err.Error()
 			}
 		}
-		dropped, done, err := r.splitLeft(f, dropped, b.tip)
+		dropped, done, err := r.splitLeft(f, dropped, b)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -177,16 +177,19 @@ func (r *repository) planBatch(b batch, managed func(string) ([]byte, bool, erro
 // raw/ after they were committed: such a commit is beyond archivedRef, and
 // names path and bytes. To plan such a file again could let an earlier word
 // win over a later one.
-func (r *repository) splitLeft(f *fabric, b batch, tip checkout.Hash) (rest batch, left planned, err error) {
-	rest = batch{fabric: b.fabric, origin: b.origin}
+//
+// The commit may be one that the remote went on without. Then what it
+// recorded is about to be said again, and is not to be said twice.
+func (r *repository) splitLeft(f *fabric, dropped batch, b base) (rest batch, left planned, err error) {
+	rest = batch{fabric: f, origin: dropped.origin}
 	left = planned{batch: rest}
 	upTo, err := r.clone.Ref(archivedRef)
-	if err != nil || upTo == "" || upTo == tip {
-		rest.inputs = b.inputs
+	if err != nil || upTo == "" || upTo == b.head {
+		rest.inputs = dropped.inputs
 		return rest, left, err
 	}
-	for _, in := range b.inputs {
-		commit, err := r.archived(f, in.blob, tip)
+	for _, in := range dropped.inputs {
+		commit, err := r.archived(f, in.blob, b.head)
 		if err != nil {
 			return rest, left, err
 		}
@@ -195,11 +198,15 @@ func (r *repository) splitLeft(f *fabric, b batch, tip checkout.Hash) (rest batc
 			if err != nil {
 				return rest, left, err
 			}
+			stays, err := r.clone.IsAncestor(commit, b.tip)
+			if err != nil {
+				return rest, left, err
+			}
 			archived, err := r.clone.IsAncestor(commit, upTo)
 			if err != nil {
 				return rest, left, err
 			}
-			if !archived && slices.Contains(c.Trailer(trailerFile), quotePath(f.rawPath(in.Path))) {
+			if !archived && (stays || b.saysAgain(f, in)) && slices.Contains(c.Trailer(trailerFile), quotePath(f.rawPath(in.Path))) {
 				left.inputs = append(left.inputs, in)
 				left.already = append(left.already, true)
 				left.plan.Files = append(left.plan.Files, ingest.Step{})
@@ -209,6 +216,15 @@ func (r *repository) splitLeft(f *fabric, b batch, tip checkout.Hash) (rest batc
 		rest.inputs = append(rest.inputs, in)
 	}
 	return rest, left, nil
+}
+
+// saysAgain reports whether a dropped file is among what has to be said again.
+func (b base) saysAgain(f *fabric, in input) bool {
+	return slices.ContainsFunc(b.again, func(again batch) bool {
+		return again.fabric == f && slices.ContainsFunc(again.inputs, func(said input) bool {
+			return said.Path == in.Path && said.blob == in.blob
+		})
+	})
 }
 
 // archived returns the commit in the history of tip that holds a raw file's

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hhwatchd/hhwatchd/test/gitserver"
+)
+
+// A crash came between the commit of a drop and the raw file's leaving raw/,
+// and meanwhile another clone has pushed first: the drop is said again on what
+// it pushed, once, although it still lies in raw/.
+func TestLeftoverAndLostRace(t *testing.T) {
+	w := newWorld(t, options{})
+	w.start()
+	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
+	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+	w.must("sync") // the cycle is through
+	clone := gitserver.Open(t, w.clone())
+	archived := strings.TrimSpace(clone.Git("rev-parse", "refs/hhwatchd/archived"))
+
+	w.git.Down()
+	w.drop("fabric-1", "b.yaml", vpc("vpc-2", 1002))
+	w.eventually("the drop's commits", func() error {
+		if out := clone.Git("rev-list", "--count", "main"); out != "4\n" {
+			return fmt.Errorf("there are %s", out)
+		}
+		return nil
+	})
+	w.stop()
+	write(t, filepath.Join(w.raw("fabric-1"), "b.yaml"), vpc("vpc-2", 1002))
+	clone.Git("update-ref", "refs/hhwatchd/archived", archived)
+	w.git.Up()
+	w.push("gitops/hedgehog/fabric-1/raw/c.yaml", vpc("vpc-3", 1003))
+
+	w.start()
+	w.wantManaged("fabric-1", map[string]string{
+		"vpcs/vpc-1.yaml": vpc("vpc-1", 1001), "vpcs/vpc-2.yaml": vpc("vpc-2", 1002), "vpcs/vpc-3.yaml": vpc("vpc-3", 1003),
+	})
+	w.wantLinear(vpc("vpc-1", 1001), vpc("vpc-2", 1002), vpc("vpc-3", 1003))
+	if out := w.remote("log", "--format=%s", "--fixed-strings", "--grep=Drop b.yaml", "main"); len(lines(out)) != 1 {
+		t.Errorf("the drop was not committed once:\n%s", w.remote("log", "--oneline", "main"))
+	}
+	if left := rawFiles(t, w, "fabric-1"); len(left) > 0 {
+		t.Errorf("raw/ holds %v", left)
+	}
+	w.clean()
+}
