@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,12 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 			if err != nil {
 				return nil, nil, err
 			}
+			// In the order of their arrival, which the trailers keep: of two
+			// files that say something of the same object, the later one counts.
+			arrival := c.Trailer(trailerFile)
+			slices.SortStableFunc(diff, func(a, b checkout.Diff) int {
+				return cmp.Compare(slices.Index(arrival, quotePath(a.Path)), slices.Index(arrival, quotePath(b.Path)))
+			})
 			for _, d := range diff {
 				if d.New == "" {
 					continue

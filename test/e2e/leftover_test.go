@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hhwatchd/hhwatchd/test/gitserver"
 )
@@ -49,4 +50,25 @@ func TestLeftoverAndLostRace(t *testing.T) {
 		t.Errorf("raw/ holds %v", left)
 	}
 	w.clean()
+}
+
+// Files that are said again after a lost race keep the order of their arrival:
+// the later word wins, whatever the files are called.
+func TestOrderAfterLostRace(t *testing.T) {
+	w := newWorld(t, options{})
+	w.must("sync", "--once") // makes the clone
+	w.git.Down()
+	for i, name := range []string{"z.yaml", "a.yaml", "m.yaml"} {
+		w.drop("fabric-1", name, vpc("vpc-1", 1001+i))
+		time.Sleep(20 * time.Millisecond) // ctime has the kernel's clock tick
+	}
+	w.hh("sync", "--once")
+	if out := gitserver.Open(t, w.clone()).Git("rev-list", "--count", "main"); out != "2\n" {
+		t.Fatalf("there are %s commits, want one drop and its ingestion", out)
+	}
+	w.git.Up()
+	w.push("docs/note.md", "first\n")
+	w.must("sync", "--once")
+	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1003)})
+	w.wantLinear(vpc("vpc-1", 1001), vpc("vpc-1", 1002), vpc("vpc-1", 1003))
 }
