@@ -276,11 +276,12 @@ func (s *store) receive(r io.Reader, progress func(phase string, done, total int
 }
 
 // A newPack is a pack in the making, under a temporary name that git gc
-// cleans up.
+// cleans up. It is not in the directory of the packs, where git takes
+// everything that ends in .idx for one, also what a crash left.
 type newPack struct{ f *os.File }
 
 func (s *store) createPack() (*newPack, error) {
-	f, err := os.CreateTemp(filepath.Join(s.dirs[0], "pack"), "tmp_pack_*")
+	f, err := os.CreateTemp(s.dirs[0], "tmp_pack_*")
 	return &newPack{f}, err
 }
 
@@ -323,14 +324,14 @@ func (p *newPack) writeIndex(w *idxfile.Writer) error {
 }
 
 // install gives a pack and its index their final names. The pack comes first,
-// as an index is what makes git look for it. Both are flushed before, so that
-// no crash leaves half a file under a final name.
+// also on disk, as an index is what makes git look for it. Both are flushed
+// before, so that no crash leaves half a file under a final name.
 func (s *store) install(p *newPack, sum oid) error {
 	final := filepath.Join(s.dirs[0], "pack", "pack-"+sum.String())
 	if err := errors.Join(p.f.Chmod(0o444), p.f.Sync(), syncFile(p.f.Name()+".idx")); err != nil {
 		return err
 	}
-	if err := os.Rename(p.f.Name(), final+".pack"); err != nil {
+	if err := durable.Rename(p.f.Name(), final+".pack"); err != nil {
 		return err
 	}
 	if err := os.Rename(p.f.Name()+".idx", final+".idx"); err != nil {

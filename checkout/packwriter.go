@@ -137,11 +137,10 @@ func (b *batch) add(typ plumbing.ObjectType, data []byte) oid {
 	return id
 }
 
-// store stores the objects, but for those that are in a pack already and can
-// be read there. The others are written even if there is a loose object of
-// that name that looks right: after a power loss it may be cut off, and a
-// writer that trusts in its name would never mend it. They are not durable
-// before sync.
+// store stores the objects, but for those that are there already and can be
+// read. It is not enough that there is one of that name: after a power loss it
+// may be cut off, and a writer that trusts in its name would never mend it. The
+// objects are not durable before sync.
 func (b *batch) store() error {
 	if done, err := b.storeLoose(); done || err != nil {
 		return err

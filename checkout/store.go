@@ -239,8 +239,15 @@ func (s *store) packed(id oid) bool {
 	return false
 }
 
+// writeLoose stores an object as a loose one. One that is there and reads well
+// stays: an earlier commit may need it, and it may be on disk already, where
+// its successor would not be before the next sync. One that a power loss cut
+// off is replaced.
 func (s *store) writeLoose(id oid, o object) error {
 	path := loosePath(s.dirs[0], id)
+	if old, err := s.readLoose(path); err == nil && verify(id, old) == nil {
+		return nil
+	}
 	// The prefix is the one that git gc cleans up after a crash.
 	f, err := os.CreateTemp(filepath.Dir(path), "tmp_obj_*")
 	if errors.Is(err, fs.ErrNotExist) {
