@@ -80,11 +80,18 @@ func (c *Clone) advance(ctx context.Context, to oid) (_ []Aside, err error) {
 	}
 	defer func() { err = errors.Join(err, j.end()) }()
 
+	// The new files are prepared before, so that the one flush is for them, too.
+	wanted := func(ch change) bool { return !ch.staged || ch.wanted }
+	if err := j.prepare(ctx, wanted); err != nil {
+		return nil, err
+	}
 	// Crash before here: nothing has happened.
-	if head != to {
+	if head != to || len(c.work.staged) > 0 {
 		if err := c.repo.sync(); err != nil {
 			return nil, err
 		}
+	}
+	if head != to {
 		if err := c.repo.setRef(ctx, branchRef(c.opts.Branch), head, to); err != nil {
 			if errors.Is(err, errStale) {
 				err = ErrMoved
@@ -99,7 +106,7 @@ func (c *Clone) advance(ctx context.Context, to oid) (_ []Aside, err error) {
 	if err := c.attach(ctx); err != nil {
 		return nil, err
 	}
-	if err := j.bringAll(ctx, func(ch change) bool { return !ch.staged || ch.wanted }); err != nil {
+	if err := j.bringAll(ctx, wanted); err != nil {
 		return j.asides, err
 	}
 	if err := j.finish(to); err != nil {
@@ -148,12 +155,38 @@ func (c *Clone) begin(ctx context.Context, tree oid) (*job, error) {
 }
 
 func (j *job) end() error {
+	j.c.work.discard()
 	j.c.work.forget()
 	return j.unlock()
 }
 
 func (c *Clone) indexPath() string { return filepath.Join(c.repo.dir, "index") }
 func (c *Clone) basePath() string  { return filepath.Join(c.repo.dir, stateDir, "worktree") }
+
+// prepare makes the files of the changes that want chooses, without putting
+// them into their places. What cannot be read is for place to report.
+func (j *job) prepare(ctx context.Context, want func(change) bool) error {
+	if len(j.changes) > 1000 {
+		j.c.repo.remember(checkoutCacheSize)
+		defer j.c.repo.remember(cacheSize)
+	}
+	for i, ch := range j.changes {
+		if ch.mode == 0 || ch.mode == ModeModule || !want(ch) {
+			continue
+		}
+		if i%256 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		data, err := j.c.repo.typed(ch.id, plumbing.BlobObject)
+		if err != nil {
+			continue
+		}
+		if err := j.c.work.prepare(ch.path, ch.mode, data); err != nil {
+			return fmt.Errorf("preparing %s: %w", ch.path, err)
+		}
+	}
+	return nil
+}
 
 // bringAll brings the changes that want chooses; the others stay as they are in
 // the index and the work tree. What is deleted goes first, so that it is not in
@@ -257,7 +290,7 @@ func (j *job) place(ch change) (*indexEntry, error) {
 				entry.stat = st
 				return entry, nil
 			}
-			clean = id == ch.id || ch.known != oid{} && id == ch.known
+			clean = id == ch.id || ch.known != oid{} && id == ch.known || j.c.rebooted && j.c.repo.has(id)
 		}
 	}
 
@@ -287,9 +320,11 @@ func (j *job) place(ch change) (*indexEntry, error) {
 		return nil, nil
 	}
 
-	data, err := j.c.repo.typed(ch.id, plumbing.BlobObject)
-	if err != nil {
-		return nil, err
+	var data []byte
+	if w.staged[ch.path] == "" {
+		if data, err = j.c.repo.typed(ch.id, plumbing.BlobObject); err != nil {
+			return nil, err
+		}
 	}
 	var old *fileStat
 	switch {
@@ -313,7 +348,7 @@ func (j *job) place(ch change) (*indexEntry, error) {
 	if errors.Is(err, errInput) {
 		entry.stat, err = fileStat{}, nil
 	}
-	if err == nil && has && !exists && !input {
+	if err == nil && has && !exists && !input && !j.c.rebooted {
 		j.asides = append(j.asides, Aside{Path: ch.path, Deleted: true})
 	}
 	return entry, err

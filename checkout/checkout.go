@@ -77,6 +77,9 @@ type Clone struct {
 	mu      sync.Mutex // for the index, the work tree and the following
 	at      oid        // the commit that they are at, if atIndex is the index
 	atIndex fileStat
+	// rebooted says that the machine was restarted since the work tree was
+	// last brought in order, see noteBoot.
+	rebooted bool
 
 	told atomic.Pointer[oid] // what Head said last
 }
@@ -135,6 +138,9 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 		return nil, err
 	}
 	if err := c.configure(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.noteBoot(); err != nil {
 		return nil, err
 	}
 	aside := o.AsideDir
@@ -225,6 +231,9 @@ func (c *Clone) create(ctx context.Context, git string) error {
 		if err := repo.setRef(ctx, branchRef(c.opts.Branch), oid{}, tip); err != nil {
 			return err
 		}
+	}
+	if err := c.inOrder(); err != nil {
+		return err
 	}
 	if err := repo.sync(); err != nil {
 		return err

@@ -16,7 +16,8 @@ import (
 // Restore brings the work tree below the directories dirs back to what the
 // local branch has: files that were changed, added or staged there by hand are
 // set aside, and what was changed or deleted is restored. It returns what it
-// found, also with an error.
+// found, also with an error. After a restart of the machine, what a power loss
+// did to the work tree is repaired on the way and not told of.
 //
 // Every file is looked at by lstat(2) and compared with the index; its content
 // is read only where that does not tell. Files below Options.Inputs, files
@@ -90,8 +91,10 @@ func (c *Clone) restore(ctx context.Context, dirs []string) (_ []Aside, err erro
 			return j.asides, err
 		}
 	}
-	err = j.finish(oid{})
-	return j.asides, errors.Join(append(j.failed, err)...)
+	if err = errors.Join(append(j.failed, j.finish(oid{}))...); err == nil && c.rebooted {
+		err = c.inOrder()
+	}
+	return j.asides, err
 }
 
 // check compares the file of entry i with it.
@@ -166,6 +169,14 @@ func (j *job) strays(ctx context.Context, dir string, ignored []gitignore.Patter
 				return err
 			}
 			continue
+		}
+		if c.rebooted && !isDir {
+			// Its removal was lost, if it was ours.
+			if id, err := w.hash(path); err == nil && c.repo.has(id) {
+				if err := w.take(path, &st, false); err == nil {
+					continue
+				}
+			}
 		}
 		if err := j.setAside(path); err != nil {
 			return err

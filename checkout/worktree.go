@@ -27,23 +27,36 @@ import (
 // below something that is not a directory is not there.
 //
 // A file comes into its place by a rename, from a staging directory on the
-// same file system. Where another file is in that place, the two are
-// exchanged, so that what was there can still be looked at: whoever changed it
-// at the last moment does not lose what they wrote.
+// same file system, and is on disk before: no power loss leaves half a file
+// under its name. Where another file is in that place, the two are exchanged,
+// so that what was there can still be looked at: whoever changed it at the last
+// moment does not lose what they wrote.
 type worktree struct {
 	root  string // the directory
 	stage string // the staging directory
 	aside string // where files are set aside
+
+	staged map[string]string // by path: files in stage that were prepared
+	made   int               // the number of names made in stage
 
 	// The last directory that was opened, as neighbours come in a row.
 	dir string
 	fd  int // -1 if none is open
 }
 
+// In the staging directory, files of our own have names that begin with newFile
+// until they change places with another: then what is under the name can be
+// somebody's.
+const (
+	newFile = ".hhwatchd-new-"
+	oldFile = ".hhwatchd-old-"
+)
+
 // newWorktree returns the work tree below root. What a crash left in the
-// staging directory goes: what git knows is removed, the rest is set aside.
+// staging directory goes: what is ours or known to git is removed, the rest is
+// set aside.
 func newWorktree(root, stage, aside string, known func(blob oid) bool) (*worktree, error) {
-	w := &worktree{root: root, stage: stage, aside: aside, fd: -1}
+	w := &worktree{root: root, stage: stage, aside: aside, fd: -1, staged: make(map[string]string)}
 	if err := os.MkdirAll(stage, 0o700); err != nil {
 		return nil, err
 	}
@@ -53,8 +66,9 @@ func newWorktree(root, stage, aside string, known func(blob oid) bool) (*worktre
 	}
 	for _, e := range left {
 		name := filepath.Join(stage, e.Name())
+		ours := strings.HasPrefix(e.Name(), newFile)
 		id, err := hashAt(unix.AT_FDCWD, name)
-		if err == nil && known(id) {
+		if ours || err == nil && known(id) {
 			err = os.Remove(name)
 		} else {
 			err = w.keep(unix.AT_FDCWD, name, "leftover", nil)
@@ -221,16 +235,32 @@ func (w *worktree) put(path string, mode Mode, data []byte, old *fileStat, guard
 	if err != nil {
 		return fileStat{}, err
 	}
-	tmp, err := w.create(w.stage, mode, data)
-	if err != nil {
-		return fileStat{}, err
+	tmp, ready := w.staged[path]
+	delete(w.staged, path)
+	if !ready {
+		if tmp, err = w.create(w.stage, mode, data, true); err != nil {
+			return fileStat{}, err
+		}
+	}
+	// From here on it can be another's.
+	from := tmp
+	if old != nil {
+		tmp = filepath.Join(w.stage, oldFile+strings.TrimPrefix(filepath.Base(from), newFile))
+		if err := os.Rename(from, tmp); err != nil {
+			return fileStat{}, err
+		}
 	}
 	err = w.swap(tmp, fd, name, old, guard)
 	if errors.Is(err, unix.EXDEV) {
 		// A part of the work tree is another file system: the file has to be
 		// made there, under a hidden name, in the directory that is open.
+		if ready {
+			if data, err = content(tmp); err != nil {
+				return fileStat{}, err
+			}
+		}
 		os.Remove(tmp)
-		if tmp, err = w.create(fmt.Sprintf("/proc/self/fd/%d", fd), mode, data); err != nil {
+		if tmp, err = w.create(fmt.Sprintf("/proc/self/fd/%d", fd), mode, data, true); err != nil {
 			return fileStat{}, err
 		}
 		err = w.swap(tmp, fd, name, old, guard)
@@ -246,14 +276,34 @@ func (w *worktree) put(path string, mode Mode, data []byte, old *fileStat, guard
 	return st, err
 }
 
-// create makes a file or link with a temporary name in the directory dir.
-func (w *worktree) create(dir string, mode Mode, data []byte) (name string, err error) {
+// prepare makes the file that put will bring into the place path. Until then
+// it has to be flushed, with all others that were prepared.
+func (w *worktree) prepare(path string, mode Mode, data []byte) error {
+	name, err := w.create(w.stage, mode, data, false)
+	if err == nil {
+		w.staged[path] = name
+	}
+	return err
+}
+
+// discard removes the prepared files that were not needed.
+func (w *worktree) discard() {
+	for path, name := range w.staged {
+		os.Remove(name)
+		delete(w.staged, path)
+	}
+}
+
+// create makes a file or link with a temporary name in the directory dir, and
+// flushes it if it is told to.
+func (w *worktree) create(dir string, mode Mode, data []byte, sync bool) (name string, err error) {
 	perm := os.FileMode(0o666)
 	if mode == ModeExecutable {
 		perm = 0o777
 	}
-	for i := 0; ; i++ {
-		name = filepath.Join(dir, fmt.Sprintf(".hhwatchd-%d-%d.tmp", os.Getpid(), i))
+	for {
+		w.made++
+		name = filepath.Join(dir, fmt.Sprintf("%s%d-%d.tmp", newFile, os.Getpid(), w.made))
 		if mode == ModeLink {
 			if err = os.Symlink(string(data), name); !errors.Is(err, fs.ErrExist) {
 				return name, err
@@ -268,12 +318,23 @@ func (w *worktree) create(dir string, mode Mode, data []byte) (name string, err 
 			return "", err
 		}
 		_, err = f.Write(data)
+		if err == nil && sync {
+			err = f.Sync()
+		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			os.Remove(name)
 			return "", err
 		}
 		return name, nil
 	}
+}
+
+// content reads a file or link of ours as git has it.
+func content(name string) ([]byte, error) {
+	if to, err := os.Readlink(name); err == nil {
+		return []byte(to), nil
+	}
+	return os.ReadFile(name)
 }
 
 // swap moves the file tmp to name in the directory fd. What was there comes
