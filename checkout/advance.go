@@ -290,7 +290,7 @@ func (j *job) place(ch change) (*indexEntry, error) {
 				entry.stat = st
 				return entry, nil
 			}
-			clean = id == ch.id || ch.known != oid{} && id == ch.known || j.c.rebooted && j.c.repo.has(id)
+			clean = id == ch.id || ch.known != oid{} && id == ch.known || j.c.rebooted && j.c.earlier(ch.path, id)
 		}
 	}
 

@@ -21,10 +21,10 @@ import (
 //     branch moves only once its objects are on disk, or they are broken
 //     for good; but to git they would be an error for ever.
 //   - Of the work tree, names may have been lost and the index not, or the
-//     other way round. A file that is missing is restored, and one that holds
-//     what git knows is replaced or removed: neither is an edit of a person's.
-//     (Files are flushed before they get their names, so there are none that
-//     are torn.)
+//     other way round. A file that is missing is restored, and one that is as
+//     an earlier commit had it is replaced or removed: neither is taken for an
+//     edit of a person's. (Files are flushed before they get their names, so
+//     there are none that are torn.)
 func (c *Clone) bootPath() string { return filepath.Join(c.repo.dir, stateDir, "boot") }
 
 // noteBoot finds out whether the machine was restarted since the clone was
@@ -48,6 +48,50 @@ func (c *Clone) inOrder() error {
 	}
 	c.rebooted = false
 	return durable.WriteFile(c.bootPath(), []byte(bootID()+"\n"), 0o644)
+}
+
+// far is how many commits earlier looks back. Each flush at a commit point keeps
+// all names from before it, so that a power loss takes the files back by one
+// advance of the branch at most, which mostly is a commit or two.
+const far = 256
+
+// earlier reports whether the branch's commit, or one not far behind it, has
+// the blob id at path.
+func (c *Clone) earlier(path string, id oid) bool {
+	at, err := c.repo.ref(branchRef(c.opts.Branch))
+	for range far {
+		if err != nil || at == (oid{}) {
+			return false
+		}
+		commit, err := c.repo.commit(at)
+		if err != nil {
+			return false
+		}
+		if e, err := c.repo.lookup(commit.TreeHash, path); err != nil {
+			return false
+		} else if e.mode != 0 && e.id == id {
+			return true
+		}
+		if len(commit.ParentHashes) == 0 {
+			return false
+		}
+		at = commit.ParentHashes[0]
+	}
+	return false
+}
+
+// undone reports whether a power loss may have made the file at path what it
+// is: missing, or as it was before.
+func (j *job) undone(path string) bool {
+	if j.c.isInput(path) {
+		return false
+	}
+	_, exists, err := j.c.work.lstat(path)
+	if err != nil || !exists {
+		return err == nil
+	}
+	id, err := j.c.work.hash(path)
+	return err == nil && j.c.earlier(path, id)
 }
 
 // removeTorn removes the loose objects that a power loss has emptied or cut

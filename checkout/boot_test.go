@@ -17,7 +17,7 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	for _, restarted := range []bool{true, false} {
 		w := newWorld(t)
-		w.personPushes(map[string]string{"m/a": "1", "m/b": "1", "m/c": "1", "m/d": "1"})
+		w.personPushes(map[string]string{"m/a": "1", "m/b": "1", "m/c": "1", "m/d": "1", "m/e": "1", "o/a": "1", "o/b": "1", "o/c": "1"})
 		c := w.clone()
 		w.commit(c, put("m/a", "2"), put("m/b", "2"), del("m/c"))
 		if _, err := c.Restore(w.ctx(), []string{"m"}); err != nil {
@@ -26,9 +26,11 @@ func TestRestart(t *testing.T) {
 		c.Close()
 		const object = ".git/objects/12/34567890123456789012345678901234567890"
 		save(t, w.dir, map[string]string{
-			"m/a": "1", "m/b": "", "m/c": "1", "m/d": "mine", // "" removes
+			"m/a": "1", "m/b": "", "m/c": "1", "m/d": "mine", "m/e": "staged", // "" removes
+			"o/a": "", "o/b": "mine", "o/c": "staged",
 			object: "torn",
 		})
+		git(t, w.dir, "add", "m/e", "o/c")
 		if restarted {
 			save(t, w.dir, map[string]string{".git/hhwatchd/boot": "an earlier one\n"})
 		}
@@ -42,10 +44,14 @@ func TestRestart(t *testing.T) {
 			t.Errorf("restarted %v: the torn object is gone: %v", restarted, gone)
 		}
 		save(t, w.dir, map[string]string{object: ""})
-		if want := map[bool]int{true: 1, false: 4}[restarted]; len(got) != want {
+		if want := map[bool]int{true: 2, false: 5}[restarted]; len(got) != want {
 			t.Errorf("restarted %v: set aside %v, want %d", restarted, got, want)
 		}
-		w.has(map[string]string{"m/a": "2", "m/b": "2", "m/c": "", "m/d": "1"})
+		w.has(map[string]string{
+			"m/a": "2", "m/b": "2", "m/c": "", "m/d": "1", "m/e": "1",
+			"o/a": map[bool]string{true: "1"}[restarted], "o/b": "mine", "o/c": "staged",
+		})
+		git(t, w.dir, "reset", "-q", "--hard")
 		w.clean()
 
 		// The restart is over: from here on an edit is an edit.

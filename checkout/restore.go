@@ -52,7 +52,7 @@ func (c *Clone) restore(ctx context.Context, dirs []string) (_ []Aside, err erro
 		return slices.ContainsFunc(dirs, func(dir string) bool { return below(path, dir) })
 	}
 	// First where the index itself is not as the branch.
-	if err := j.bringAll(ctx, func(ch change) bool { return inside(ch.path) }); err != nil {
+	if err := j.bringAll(ctx, func(ch change) bool { return inside(ch.path) || c.rebooted && j.undone(ch.path) }); err != nil {
 		return j.asides, err
 	}
 	seen := make(map[int]bool)
@@ -70,6 +70,15 @@ func (c *Clone) restore(ctx context.Context, dirs []string) (_ []Aside, err erro
 					return j.asides, err
 				}
 			}
+		}
+	}
+	for i := 0; c.rebooted && i < j.ix.len(); i++ {
+		path := string(j.ix.path(i))
+		if st, exists, err := c.work.lstat(path); seen[i] || err != nil || exists && j.ix.unchanged(i, st) || !j.undone(path) {
+			continue
+		}
+		if err := j.check(ctx, i); err != nil {
+			return j.asides, err
 		}
 	}
 	ignored, err := c.excludes()
@@ -172,7 +181,7 @@ func (j *job) strays(ctx context.Context, dir string, ignored []gitignore.Patter
 		}
 		if c.rebooted && !isDir {
 			// Its removal was lost, if it was ours.
-			if id, err := w.hash(path); err == nil && c.repo.has(id) {
+			if id, err := w.hash(path); err == nil && c.earlier(path, id) {
 				if err := w.take(path, &st, false); err == nil {
 					continue
 				}
