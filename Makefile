@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: all build check test demo bench fuzz deb setup controlplane clean
+.PHONY: all build check test power demo bench fuzz deb setup controlplane clean
 
 all: build
 
@@ -26,6 +26,9 @@ setup: ## install what tests need and is missing (Debian)
 
 controlplane: ## build the Kubernetes API server that tests use, once
 	@$(GO) run ./test/kube/build
+
+power: setup ## lose the power after every system call, in every way (half an hour)
+	$(GO) test -count=1 -v -timeout 3h ./test/power -run TestPowerLoss -all
 
 demo: setup controlplane build ## the whole thing on one screen
 	@$(GO) run ./test/demo -hhwatchd bin/hhwatchd
