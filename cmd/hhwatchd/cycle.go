@@ -191,7 +191,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 const baseRef = "base"
 
 // archivedRef names the ref that holds the commit up to which every raw file
-// has left raw/. What a later commit holds may still lie there.
+// has left raw/. What a later commit holds may still lie there; where there is
+// no such ref, what any commit holds.
 const archivedRef = "archived"
 
 // A base is where a cycle's new commits go, and what has to be said again

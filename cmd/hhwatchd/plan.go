@@ -191,7 +191,7 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base) (rest batch, le
 	rest = batch{fabric: f, origin: dropped.origin}
 	left = planned{batch: rest}
 	upTo, err := r.clone.Ref(archivedRef)
-	if err != nil || upTo == "" || upTo == b.head {
+	if err != nil || b.head == "" || upTo == b.head {
 		rest.inputs = dropped.inputs
 		return rest, left, err
 	}
@@ -209,9 +209,11 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base) (rest batch, le
 			if err != nil {
 				return rest, left, err
 			}
-			archived, err := r.clone.IsAncestor(commit, upTo)
-			if err != nil {
-				return rest, left, err
+			archived := false
+			if upTo != "" {
+				if archived, err = r.clone.IsAncestor(commit, upTo); err != nil {
+					return rest, left, err
+				}
 			}
 			if !archived && (stays || b.saysAgain(f, in)) && slices.Contains(c.Trailer(trailerFile), quotePath(f.rawPath(in.Path))) {
 				left.inputs = append(left.inputs, in)

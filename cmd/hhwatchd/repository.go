@@ -229,8 +229,28 @@ func (r *repository) open(ctx context.Context) error {
 			return err
 		}
 		r.clone = c
+		return r.beginArchive()
 	}
 	return nil
+}
+
+// beginArchive notes in a clone that was just made of a branch with history
+// that nothing of it lies in raw/ here. Without the note, as in a clone that
+// was made of an empty branch, everything may.
+func (r *repository) beginArchive() error {
+	upTo, err := r.clone.Ref(archivedRef)
+	if err != nil || upTo != "" {
+		return err
+	}
+	head, err := r.clone.Head()
+	if err != nil {
+		return err
+	}
+	up, err := r.clone.Upstream()
+	if err != nil || head == "" || head != up {
+		return err // there are commits of ours, and a crash came before they were archived
+	}
+	return r.clone.SaveRef(archivedRef, head)
 }
 
 // layRaw makes a fabric's raw directory, which git does not keep when it is

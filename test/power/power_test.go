@@ -81,6 +81,11 @@ var scenarios = []struct {
 		w.record()
 		w.drop(vpc("a.yaml", "vpc-1", 1001), word{file: "b.yaml", text: "no: object\n"}, vpc("c.yaml", "vpc-2", 1002), vpc("d.yaml", "vpc-3", 1003))
 	}},
+	{"two words on one object", func(w *world) {
+		w.prepare()
+		w.record()
+		w.drop(vpc("a.yaml", "vpc-1", 1001), vpc("b.yaml", "vpc-1", 1002))
+	}},
 	{"many at once, stored as a pack", func(w *world) {
 		w.prepare()
 		w.record()
@@ -135,6 +140,43 @@ var scenarios = []struct {
 		})
 		w.drop(vpc("ours.yaml", "vpc-1", 1001))
 	}},
+	{"recovery from a power loss", func(w *world) {
+		w.prepare()
+		w.record()
+		w.drop(vpc("a.yaml", "vpc-1", 1001), word{file: "b.yaml", text: "no: object\n"}, vpc("c.yaml", "vpc-1", 1002))
+		w.settled()
+		w.goBack(w.end())
+		w.record()
+	}},
+}
+
+// goBack loses the power, in what was recorded, when the drops were committed
+// and lay in raw/ still. They cannot be lost any more.
+func (w *world) goBack(rec *recording) {
+	w.t.Helper()
+	states, _, err := rec.states(w.words, *seed, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	i := slices.IndexFunc(states, func(s state) bool {
+		return s.loss == Unsynced && len(s.tree[cloneDir+".git/refs/heads/main"].Data) > 0
+	})
+	if i < 0 {
+		w.t.Fatal("it was never committed")
+	}
+	url := w.git.RepoURL(recorded)
+	if err := moved(states[i].tree, w.state, w.state, url, url).Write(w.state); err != nil {
+		w.t.Fatal(err)
+	}
+	if states[i].head != "" {
+		w.t.Fatal("it was pushed already")
+	}
+	if err := os.Remove(filepath.Join(w.gitDir, recorded+".git", "refs", "heads", "main")); err != nil {
+		w.t.Fatal(err)
+	}
+	for i := range w.words {
+		w.words[i].after = 0
+	}
 }
 
 // wantPack wants the clone to hold a pack.
