@@ -262,11 +262,8 @@ func (r *repository) layRaw(f *fabric) error {
 		return err
 	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := durable.MkdirAll(dir, 0o775); err != nil {
+		if err := makeRaw(dir); err != nil {
 			return fmt.Errorf("making %s: %w", dir, err)
-		}
-		if err := letGroupDrop(dir); err != nil {
-			return fmt.Errorf("letting the group write to %s: %w", dir, err)
 		}
 	} else if err != nil {
 		return fmt.Errorf("looking at %s: %w", dir, err)
@@ -303,6 +300,23 @@ func (r *repository) noLinks(p string) error {
 		}
 	}
 	return nil
+}
+
+// makeRaw makes a raw directory that the group may write to. It is made beside
+// and then renamed: a crash in between must not leave it without those rights,
+// as one that is there is left alone.
+func makeRaw(dir string) error {
+	beside := filepath.Join(filepath.Dir(dir), ".hhwatchd-raw")
+	if err := durable.MkdirAll(beside, 0o775); err != nil {
+		return err
+	}
+	if err := letGroupDrop(beside); err != nil {
+		return fmt.Errorf("letting the group write to it: %w", err)
+	}
+	if err := durable.SyncDir(beside); err != nil {
+		return err
+	}
+	return durable.Rename(beside, dir)
 }
 
 // letGroupDrop lets the directory's group put files into it and into what is
