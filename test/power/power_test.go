@@ -249,6 +249,7 @@ func TestWithoutSyncs(t *testing.T) {
 		{"what was rejected", "several, one of them rejected", func(op Op) bool {
 			return strings.Contains(op.Path, "/unmanaged") || op.Path == strings.TrimSuffix(rawDir, "/")
 		}, tally.losses},
+		{"the raw directory", "two words on one object", func(op Op) bool { return op.Path == strings.TrimSuffix(rawDir, "/") }, tally.losses},
 		{"the journal", "several, one of them rejected", func(op Op) bool { return strings.HasPrefix(op.Path, "journal") }, tally.mistakes},
 	} {
 		t.Run(slug(tc.name), func(t *testing.T) {
