@@ -306,8 +306,16 @@ func (r *repository) noLinks(p string) error {
 // and then renamed: a crash in between must not leave it without those rights,
 // as one that is there is left alone.
 func makeRaw(dir string) error {
+	if err := durable.MkdirAll(filepath.Dir(dir), 0o775); err != nil {
+		return err
+	}
+	// What a crash left goes. Anything but an empty directory is not ours, such
+	// as a link that somebody pushed.
 	beside := filepath.Join(filepath.Dir(dir), ".hhwatchd-raw")
-	if err := durable.MkdirAll(beside, 0o775); err != nil {
+	if err := unix.Rmdir(beside); err != nil && err != unix.ENOENT {
+		return &fs.PathError{Op: "rmdir", Path: beside, Err: err}
+	}
+	if err := os.Mkdir(beside, 0o775); err != nil {
 		return err
 	}
 	if err := letGroupDrop(beside); err != nil {
