@@ -45,6 +45,34 @@
 // segment. A reader has to take them all or none: an append whose last part is
 // not there has not happened.
 //
+// # Checkpoints
+//
+// Each segment but the first begins with a checkpoint: records of
+// [StepCheckpoint] that hold the whole inventory as it follows from all records
+// before, no more than 500 objects each. Their "part" and "of" are their own:
+// each is an append by itself, so that no line is long and none has to wait in
+// memory for the next. As they stand in the chain like any other record, the
+// hash of the newest record vouches for them, too. The new segment is written
+// beside with its checkpoint, flushed and renamed, so it is there as a whole or
+// not at all.
+//
+// [Open] reads from the newest checkpoint on that is whole; if the newest one
+// is damaged, from the one before it, and where there is none, from the first
+// record. So a start takes as long as a segment is large, not as the journal is
+// old. The price is that damage in an older segment is not met at a start: it
+// was reported when it was met, or it does not matter to the inventory any
+// more; [Verify] finds it in any case. It also finds a checkpoint that is not
+// what follows from the records before it.
+//
+// [Journal.Expire] removes the oldest segments. What is needed of them stands
+// in the checkpoint at the beginning of the first that stays, and that they
+// were removed in a record of [StepExpired], so that a segment which somebody
+// else removes is missed. Nothing is checkpointed or removed while nothing is
+// appended: an idle daemon does not write.
+//
+// A journal has an identity, the hash of its first record, which checkpoints
+// carry on ([Inventory.Journal]).
+//
 // A member that a reader does not know is to be ignored, a step likewise.
 // Strings that are no valid UTF-8 (file names may be) are written with U+FFFD
 // for each bad byte.
@@ -61,11 +89,13 @@
 //
 //	state found by Open                      what it does
 //	no directory, no segment                 makes them
-//	empty newest segment (crash on rotation) appends to it
+//	a segment that is being begun (*.tmp)    removes it
+//	a segment with nothing but a checkpoint  appends to it
 //	torn tail                                copies it aside, cuts it off, records the cut
 //	same, and a copy of those bytes          keeps that copy, cuts, records (crash while cutting)
 //	a copy that no record tells of           records it (crash after cutting)
-//	damage anywhere else                     records it, goes on in a new segment
+//	damage anywhere else                     records it in a new segment, behind its checkpoint
+//	oldest segments that an expiry left      leaves them to the next Expire
 //
 // Anything else that is wrong is damage: a line that does not match its hash,
 // a record that is missing, repeated or does not follow from the one before.
@@ -88,8 +118,7 @@
 //
 //	pull                the commit To of Repository is accounted for
 //	                    (Inventory.Recorded) and on the remote (Inventory.Pushed)
-//	commit, replan,     the commit To of Repository is accounted for
-//	recovered
+//	commit, replan      the commit To of Repository is accounted for
 //	push                the commit To of Repository is on the remote
 //	pull, managed,      what Fabric should hold: Objects with identity, Path, Blob and
 //	ingest, commit,     Outcome created, updated, unchanged or removed, as they are in the
@@ -101,4 +130,6 @@
 //	                    nothing failed, the commit To is applied (Inventory.Applied)
 //	prune               likewise, with Outcome pruned or failed
 //	damaged             no tree is accounted for any more
+//	checkpoint          all of it, in place of what was known
+//	expired             the records up to Expired.Last are gone (Inventory.Expired)
 package journal

@@ -23,6 +23,11 @@ type Inventory struct {
 	mu           sync.RWMutex
 	repositories map[string]repository
 	fabrics      map[string]*fabric
+	journal      string // identity of the journal, "" before its first record
+	expired      uint64
+
+	loading *Inventory // what the parts of a checkpoint told so far, nil outside of one
+	parts   int        // how many parts that were
 }
 
 type repository struct{ recorded, pushed string }
@@ -126,21 +131,19 @@ func newInventory() *Inventory {
 }
 
 // ReadInventory builds the inventory of the journal in dir as it is now,
-// without a lock. Damage is returned, joined, as an error beside the inventory
-// of what is readable; with any other error there is no inventory.
+// without a lock, from the newest checkpoint on. Damage behind that is
+// returned, joined, as an error beside the inventory of what is readable; with
+// any other error there is no inventory.
 func ReadInventory(dir string) (*Inventory, error) {
-	inv := newInventory()
-	var damage []error
-	for r, err := range Read(dir, 0) {
-		var d *Damage
-		if errors.As(err, &d) {
-			damage = append(damage, err)
-		} else if err != nil {
-			return nil, err
-		}
-		inv.apply(r)
+	p, err := replayed(dir)
+	if err != nil {
+		return nil, err
 	}
-	return inv, errors.Join(damage...)
+	var damage []error
+	for i := range p.damage {
+		damage = append(damage, &p.damage[i])
+	}
+	return p.inventory, errors.Join(damage...)
 }
 
 // apply enters recs. The zero Record changes nothing.
@@ -153,6 +156,24 @@ func (inv *Inventory) apply(recs ...Record) {
 }
 
 func (inv *Inventory) enter(r *Record) {
+	if r.Step == "" {
+		return
+	}
+	if r.Checkpoint != nil {
+		inv.load(r.Checkpoint)
+		return
+	}
+	inv.loading, inv.parts = nil, 0
+	if inv.journal == "" {
+		inv.journal = r.Hash
+		if r.Seq == 2 {
+			inv.journal = r.Prev // the first record is lost, its hash is not
+		}
+	}
+	if r.Step == StepExpired && r.Expired != nil {
+		inv.expired = r.Expired.Last
+		return
+	}
 	if r.Step == StepDamaged {
 		for _, f := range inv.fabrics {
 			f.tree = ""
@@ -171,7 +192,7 @@ func (inv *Inventory) enter(r *Record) {
 		switch r.Step {
 		case StepPull:
 			repo.recorded, repo.pushed = r.To, r.To
-		case StepCommit, StepReplan, StepRecovered:
+		case StepCommit, StepReplan:
 			repo.recorded = r.To
 		case StepPush:
 			repo.pushed = r.To
@@ -426,6 +447,23 @@ func (inv *Inventory) Recorded(repository string) (commit string) {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
 	return inv.repositories[repository].recorded
+}
+
+// Journal returns the identity of the journal, which it keeps for good: the
+// hash of its first record, "" before that. Where the first record cannot be
+// read and no other one tells its hash, it is that of the first that can.
+func (inv *Inventory) Journal() string {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.journal
+}
+
+// Expired returns the number of the last record that was removed because it
+// was past the age or size that is kept, 0 where none was.
+func (inv *Inventory) Expired() uint64 {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.expired
 }
 
 // Pushed returns the newest commit that is known to be on the remote's branch,

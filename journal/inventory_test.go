@@ -144,8 +144,7 @@ func TestInventoryCommits(t *testing.T) {
 		{"failed pull", with(step(StepPull, "c1"), func(r *Record) { r.Error = "no" }), commits{"cr", "cp", "ca", "t"}},
 		{"commit", step(StepCommit, "c1"), commits{"c1", "cp", "ca", "t"}},
 		{"replan", step(StepReplan, "c1"), commits{"c1", "cp", "ca", "t"}},
-		{"recovered", step(StepRecovered, "c1"), commits{"c1", "cp", "ca", "t"}},
-		{"recovered, nothing committed", step(StepRecovered, ""), commits{"cr", "cp", "ca", "t"}},
+		{"recovered", step(StepRecovered, "c1"), commits{"cr", "cp", "ca", "t"}},
 		{"push", step(StepPush, "c1"), commits{"cr", "c1", "ca", "t"}},
 		{"failed push", with(step(StepPush, "c1"), func(r *Record) { r.Error = "no" }), commits{"cr", "cp", "ca", "t"}},
 		{"ingest", with(step(StepIngest, "c1"), func(r *Record) { r.Tree = "t1" }), commits{"cr", "cp", "ca", "t1"}},
@@ -273,7 +272,7 @@ func TestInventoryIsAView(t *testing.T) {
 				}
 			}
 			if i%30 == 0 {
-				file := j.f.Name()
+				file := newest(t, dir)
 				mustClose(t, j)
 				if i%60 == 0 { // what the next append may have left
 					f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0)
@@ -324,7 +323,7 @@ func TestInventoryAfterDamage(t *testing.T) {
 	mustAppend(t, j, tree)
 	mustClose(t, j)
 	j = mustOpen(t, dir)
-	if got := j.Inventory().Tree("fabric-1"); got != "t3" || len(j.Damage()) != 1 {
+	if got := j.Inventory().Tree("fabric-1"); got != "t3" || len(j.Damage()) > 0 {
 		t.Errorf("mended: tree %q, damage %v", got, j.Damage())
 	}
 }

@@ -18,8 +18,10 @@ import (
 	"github.com/hhwatchd/hhwatchd/internal/durable"
 )
 
-// segmentSize is the size in bytes from which on a segment is not appended to
-// any more. An append is never split, so a segment can become larger.
+// segmentSize is how many bytes a segment may hold behind its checkpoint; it is
+// as many as the checkpoint has where these are more, so that checkpoints never
+// make up more than half of a journal. An append is never split, so a segment
+// can become larger.
 const segmentSize = 16 << 20
 
 // ErrLocked says that another process has the journal open for appending.
@@ -37,21 +39,24 @@ type Journal struct {
 	segmentSize int64
 	f           *os.File // the newest segment, for appending; nil once closed
 	size        int64    // of f, with nothing but complete appends
+	head        int64    // how much of that is the checkpoint that f begins with
 	at          position
 	torn        bool // f may hold more than size bytes
+	rotate      bool // f is not to be appended to any more
+	old         bool // nor is it because of its age
 }
 
 // Open opens the journal in dir for appending, and makes it where there is
-// none (directory mode 0750, files 0640, before the umask). It reads all of
-// it to build the inventory, cuts off a torn tail and records new damage, as
-// the package documentation describes. Damage is no error: see
-// [Journal.Damage].
+// none (directory mode 0750, files 0640, before the umask). It reads it from
+// the newest checkpoint on to build the inventory, cuts off a torn tail and
+// records new damage, as the package documentation describes. Damage is no
+// error: see [Journal.Damage].
 //
 // Another process that has it open gives an error that wraps [ErrLocked]. After
 // any other error (a full disk, where something has to be cut off) nothing is
 // lost, and Open can be tried again.
 func Open(dir string) (*Journal, error) {
-	j := &Journal{dir: dir, inventory: newInventory(), segmentSize: segmentSize}
+	j := &Journal{dir: dir, segmentSize: segmentSize}
 	if err := j.open(); err != nil {
 		j.Close()
 		return nil, fmt.Errorf("opening the journal %s: %w", dir, err)
@@ -73,28 +78,25 @@ func (j *Journal) open() (err error) {
 	default:
 		return os.NewSyscallError("flock", err)
 	}
-
-	recorded := make(map[Damage]bool) // by place, of what earlier records say
-	kept := make(map[string]bool)     // torn tails that they name
-	s := scanner{dir: j.dir, yield: func(r Record, err error) bool {
-		var d *Damage
-		switch {
-		case errors.As(err, &d):
-			j.damage = append(j.damage, *d)
-		case r.Step == StepDamaged && r.Damage != nil:
-			recorded[r.Damage.place()] = true
-		case r.Step == StepTorn && r.Damage != nil:
-			kept[r.Damage.Kept] = true
-		}
-		j.inventory.apply(r)
-		return true
-	}}
-	if err := s.scan(); err != nil {
+	partial, err := filepath.Glob(filepath.Join(j.dir, "*"+segmentSuffix+partialSuffix))
+	if err != nil {
 		return err
 	}
+	for _, name := range partial {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
 
+	p, err := replayed(j.dir)
+	if err != nil {
+		return err
+	}
+	s := p.scanner
+	j.inventory, j.damage = p.inventory, p.damage
 	if s.segment == "" {
-		return j.newSegment(position{0, zeroHash})
+		j.at = position{0, zeroHash}
+		return j.beginFirst()
 	}
 	j.f, err = os.OpenFile(filepath.Join(j.dir, s.segment), os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
@@ -104,6 +106,14 @@ func (j *Journal) open() (err error) {
 	if j.at.hash == "" {
 		// Where nothing is known of the last record, the chain begins anew.
 		j.at.hash = zeroHash
+	}
+	switch {
+	case segmentFirst(s.segment) == 1:
+	case p.segment == s.segment:
+		j.head = p.head
+	default:
+		// The newest segment has no good checkpoint. The next one shall.
+		j.rotate = true
 	}
 
 	if s.tail != nil {
@@ -119,24 +129,21 @@ func (j *Journal) open() (err error) {
 
 	var recs []Record
 	for _, d := range j.damage {
-		if !recorded[d.place()] {
+		if !p.recorded[d.place()] {
 			recs = append(recs, Record{Step: StepDamaged, Damage: &d})
 		}
 	}
-	if len(recs) > 0 && j.size > 0 {
-		if err := j.newSegment(j.at); err != nil {
-			return err
-		}
-	}
+	damaged := len(recs) > 0
 	// All copies of torn tails are looked at, not just the one made now: a
-	// crash may have come between the cut and its record.
-	sides, err := filepath.Glob(filepath.Join(j.dir, "*"+segmentSuffix+".torn-*"))
+	// crash may have come between the cut and its record. Those of segments
+	// before the checkpoint have been recorded before it.
+	sides, err := filepath.Glob(filepath.Join(j.dir, "*"+segmentSuffix+tornInfix+"*"))
 	if err != nil {
 		return err
 	}
 	for _, side := range sides {
 		name := filepath.Base(side)
-		if kept[name] {
+		if p.kept[name] || name < p.segment {
 			continue
 		}
 		d, err := j.cutting(name, s)
@@ -145,8 +152,15 @@ func (j *Journal) open() (err error) {
 		}
 		recs = append(recs, Record{Step: StepTorn, Damage: &d})
 	}
+	if damaged {
+		return j.begin(recs...)
+	}
 	return j.Append(recs...)
 }
+
+// tornInfix stands between the name of a segment and a number in the name of
+// the file that holds a torn tail of that segment.
+const tornInfix = ".torn-"
 
 // place returns what identifies damage when it is found again.
 func (d *Damage) place() Damage {
@@ -161,7 +175,7 @@ func (j *Journal) cut(d Damage) error {
 		return err
 	}
 	for n := 1; ; n++ {
-		side := filepath.Join(j.dir, fmt.Sprintf("%s.torn-%d", d.Segment, n))
+		side := filepath.Join(j.dir, fmt.Sprintf("%s%s%d", d.Segment, tornInfix, n))
 		have, err := os.ReadFile(side)
 		if errors.Is(err, os.ErrNotExist) {
 			err = durable.WriteFile(side, tail, 0o640)
@@ -189,7 +203,7 @@ func (j *Journal) cutting(name string, s scanner) (Damage, error) {
 	if err != nil {
 		return Damage{}, err
 	}
-	segment, _, _ := strings.Cut(name, ".torn-")
+	segment, _, _ := strings.Cut(name, tornInfix)
 	rest, err := os.Stat(filepath.Join(j.dir, segment))
 	if err != nil {
 		return Damage{}, err
@@ -202,31 +216,13 @@ func (j *Journal) cutting(name string, s scanner) (Damage, error) {
 	return d, nil
 }
 
-// newSegment begins a segment for the records after at. Once it returns nil
-// the new, empty file is durable and the newest; after an error the journal
-// is as it was, except perhaps for an empty file that the next attempt takes.
-func (j *Journal) newSegment(at position) error {
-	path := filepath.Join(j.dir, segmentName(at.seq+1))
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
+// beginFirst makes the first segment, which has no checkpoint.
+func (j *Journal) beginFirst() (err error) {
+	j.f, err = os.OpenFile(filepath.Join(j.dir, segmentName(1)), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
 		return err
 	}
-	fi, err := f.Stat()
-	if err == nil && fi.Size() > 0 {
-		err = fmt.Errorf("%s is in the way", path)
-	}
-	if err == nil {
-		err = durable.SyncDir(j.dir)
-	}
-	if err != nil {
-		f.Close()
-		return err
-	}
-	if j.f != nil {
-		j.f.Close() // synced by the append that filled it
-	}
-	j.f, j.size, j.at = f, 0, at
-	return nil
+	return durable.SyncDir(j.dir)
 }
 
 // Append writes recs at the end of the journal, all or none, and returns when
@@ -259,38 +255,20 @@ func (j *Journal) append(recs []Record) error {
 		}
 	}
 
-	// What goes into the inventory is read from the very bytes that go to
-	// the disk, so that a replay cannot give another one.
-	var lines []byte
-	written := make([]Record, len(recs))
-	at := j.at
-	for i, r := range recs {
-		r.Seq, r.Prev = at.seq+1, at.hash
-		r.Part, r.Of = 0, 0
-		if len(recs) > 1 {
-			r.Part, r.Of = i+1, len(recs)
-		}
-		if r.Time.IsZero() {
-			r.Time = time.Now()
-		}
-		r.Time = r.Time.UTC().Truncate(time.Millisecond)
-		start := len(lines)
-		var err error
-		if lines, err = appendLine(lines, r); err != nil {
-			return err
-		}
-		if written[i], err = parseLine(lines[start:]); err != nil {
-			return err
-		}
-		at = position{r.Seq, written[i].Hash}
+	lines, written, at, err := encode(j.at, recs)
+	if err != nil {
+		return err
 	}
-
-	if j.size > 0 && j.size+int64(len(lines)) > j.segmentSize {
-		if err := j.newSegment(j.at); err != nil {
+	if j.rotate || j.old || j.size > j.head && j.size-j.head+int64(len(lines)) > max(j.segmentSize, j.head) {
+		if err := j.begin(); err != nil {
+			return err
+		}
+		// The checkpoint stands between now.
+		if lines, written, at, err = encode(j.at, recs); err != nil {
 			return err
 		}
 	}
-	_, err := j.f.Write(lines)
+	_, err = j.f.Write(lines)
 	// Crash point: any part of lines can be on disk, a torn tail.
 	if err == nil {
 		err = j.f.Sync()
@@ -306,6 +284,35 @@ func (j *Journal) append(recs []Record) error {
 	j.inventory.apply(written...)
 	copy(recs, written)
 	return nil
+}
+
+// encode returns the lines of recs as they follow at, what a reader makes of
+// them, and the position behind them.
+//
+// What goes into the inventory is read from the very bytes that go to the
+// disk, so that a replay cannot give another one.
+func encode(at position, recs []Record) (lines []byte, written []Record, _ position, err error) {
+	written = make([]Record, len(recs))
+	for i, r := range recs {
+		r.Seq, r.Prev = at.seq+1, at.hash
+		r.Part, r.Of = 0, 0
+		if len(recs) > 1 {
+			r.Part, r.Of = i+1, len(recs)
+		}
+		if r.Time.IsZero() {
+			r.Time = time.Now()
+		}
+		r.Time = r.Time.UTC().Truncate(time.Millisecond)
+		start := len(lines)
+		if lines, err = appendLine(lines, r); err != nil {
+			return nil, nil, at, err
+		}
+		if written[i], err = parseLine(lines[start:]); err != nil {
+			return nil, nil, at, err
+		}
+		at = position{r.Seq, written[i].Hash}
+	}
+	return lines, written, at, nil
 }
 
 // rollBack cuts off what stands behind the last complete append.

@@ -152,6 +152,21 @@ func TestAppendRead(t *testing.T) {
 	}
 }
 
+// newest returns the path of the newest segment.
+func newest(t testing.TB, dir string) string {
+	t.Helper()
+	names, err := segments(dir)
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	return filepath.Join(dir, names[len(names)-1])
+}
+
+// told leaves the checkpoints out, which tell nothing new.
+func told(recs []Record) []Record {
+	return slices.DeleteFunc(recs, func(r Record) bool { return r.Checkpoint != nil })
+}
+
 func segmentSizes(t *testing.T, dir string) (sum int64) {
 	names, err := segments(dir)
 	if err != nil {
@@ -245,15 +260,15 @@ func TestRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{segmentName(1), segmentName(5), segmentName(9), segmentName(11), segmentName(14)}
+	want := []string{segmentName(1), segmentName(5), segmentName(10), segmentName(13), segmentName(17)}
 	if !slices.Equal(names, want) {
 		t.Errorf("segments %q, want %q", names, want)
 	}
-	if r := mustVerify(t, dir); r.Segments != 5 || r.Records != 14 || r.Bytes != segmentSizes(t, dir) {
+	if r := mustVerify(t, dir); r.Segments != 5 || r.Records != 18 || r.Bytes != segmentSizes(t, dir) {
 		t.Errorf("report %+v", r)
 	}
-	for from := range uint64(16) {
-		if got := mustRead(t, dir, from); len(got) != 15-max(1, int(from)) {
+	for from := range uint64(20) {
+		if got := mustRead(t, dir, from); len(got) != 19-max(1, int(from)) {
 			t.Errorf("from %d: %d records", from, len(got))
 		}
 	}
@@ -261,13 +276,13 @@ func TestRotation(t *testing.T) {
 		break // must not go on
 	}
 
-	// A crash can come between making a segment and filling it.
-	if err := os.WriteFile(filepath.Join(dir, segmentName(15)), nil, 0o640); err != nil {
+	// An empty segment gets its checkpoint.
+	if err := os.WriteFile(filepath.Join(dir, segmentName(19)), nil, 0o640); err != nil {
 		t.Fatal(err)
 	}
 	j = mustOpen(t, dir)
 	mustAppend(t, j, note(13))
-	if r := mustVerify(t, dir); r.Segments != 6 || r.Last != 15 {
+	if r := mustVerify(t, dir); r.Segments != 6 || r.Last != 20 {
 		t.Errorf("report %+v", r)
 	}
 }
@@ -293,12 +308,20 @@ func TestVerifyScript(t *testing.T) {
 		t.Errorf("%v: %swant %s", err, out, head)
 	}
 
-	path := filepath.Join(dir, segmentName(1))
+	if _, err := j.Expire(Retention{MaxSize: 1}); err != nil {
+		t.Fatal(err)
+	}
+	out, err = exec.Command("sh", script, dir).CombinedOutput()
+	if _, head := j.Head(); err != nil || string(out) != head+"\n" {
+		t.Errorf("with old segments removed: %v: %swant %s", err, out, head)
+	}
+
+	path := newest(t, dir)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data = bytes.Replace(data, []byte("0.1.0"), []byte("0.1.1"), 1)
+	data = bytes.Replace(data, []byte(`"site-a"`), []byte(`"site-b"`), 1)
 	if err := os.WriteFile(path, data, 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -341,11 +364,12 @@ func TestReadWhileAppending(t *testing.T) {
 			}
 		}
 		if seq, _ := j.Head(); seq < uint64(len(recs)) {
-			// Read may be ahead by the append that is being synced.
-			if uint64(len(recs))-seq > each {
+			// Read may be ahead by a checkpoint and the append that is being synced.
+			if uint64(len(recs))-seq > 2+each {
 				t.Fatalf("head %d, but %d records", seq, len(recs))
 			}
 		}
+		recs = told(recs)
 		if n, err := strconv.Atoi(cmp.Or(j.Inventory().Recorded("site-a"), "0")); err != nil || n+1 < seen/each {
 			t.Fatalf("inventory at append %d, %v; %d records", n, err, seen)
 		}
@@ -371,7 +395,9 @@ func TestFollow(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				got = append(got, r.Seq)
+				if r.Checkpoint == nil {
+					got = append(got, r.Seq)
+				}
 			}
 		}()
 		expect := func(want ...uint64) {
@@ -396,7 +422,7 @@ func TestFollow(t *testing.T) {
 		expect(want...)
 
 		// What is half written is not there yet.
-		f, err := os.OpenFile(filepath.Join(dir, filepath.Base(j.f.Name())), os.O_WRONLY|os.O_APPEND, 0)
+		f, err := os.OpenFile(newest(t, dir), os.O_WRONLY|os.O_APPEND, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,6 +32,7 @@ var messageIDs = map[Step]string{
 	StepStop:      "c0d60d2ed5534f28852d5489e5d35f0b",
 	StepTorn:      "54630ce0d5374b97858f892c85db2173",
 	StepDamaged:   "a33d4606bf4f4cb7a727ef4f22841a57",
+	StepExpired:   "1d305de7868d4c2696485b6c4acf9a30",
 }
 
 // Mirror sends r to journald over its native socket, so that
@@ -67,7 +68,7 @@ func (r Record) Level() slog.Level {
 		}
 	}
 	switch r.Step {
-	case StepReject, StepAside, StepTorn:
+	case StepReject, StepAside, StepTorn, StepRecovered:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

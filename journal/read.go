@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -56,6 +57,9 @@ func segments(dir string) ([]string, error) {
 // append that is not complete, because it is being written or a crash tore
 // it, is left out.
 //
+// The oldest records may have been removed ([Journal.Expire]); then it begins
+// with the checkpoint that stands in for them.
+//
 // Where the journal is damaged it yields a zero Record with a [*Damage] and
 // goes on behind it. Any other error is the last thing that it yields; where
 // there is no journal, one that wraps [io/fs.ErrNotExist].
@@ -72,7 +76,8 @@ func Read(dir string, from uint64) iter.Seq2[Record, error] {
 const pollInterval = 200 * time.Millisecond
 
 // Follow is [Read] that does not end: having yielded what is there it waits
-// for more, until ctx is done, which is no error.
+// for more, until ctx is done, which is no error. Records that are removed
+// before it came to them are left out.
 func Follow(ctx context.Context, dir string, from uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		s := scanner{dir: dir, from: from, yield: yield}
@@ -93,49 +98,6 @@ func Follow(ctx context.Context, dir string, from uint64) iter.Seq2[Record, erro
 			}
 		}
 	}
-}
-
-// Report is what [Verify] found.
-type Report struct {
-	Segments int
-	Bytes    int64 // in segments
-	Records  int
-	First    uint64 // number of the first record, 0 where there is none
-	Last     uint64 // number of the last one
-	Head     string // hash of the last one, which vouches for all before it
-
-	Damage []Damage // in the order of the journal
-	// Tail is a last append that is not complete, nil where there is none. A
-	// daemon may be writing it at this moment; otherwise a crash tore it, and
-	// the next Open cuts it off.
-	Tail *Damage
-}
-
-// Verify reads the whole journal in dir and checks each hash and the chain.
-// Damage is not an error, but part of the report.
-func Verify(dir string) (Report, error) {
-	var r Report
-	s := scanner{dir: dir, yield: func(rec Record, err error) bool {
-		var d *Damage
-		if errors.As(err, &d) {
-			r.Damage = append(r.Damage, *d)
-			return true
-		}
-		r.Records++
-		if r.First == 0 {
-			r.First = rec.Seq
-		}
-		r.Last, r.Head = rec.Seq, rec.Hash
-		return true
-	}}
-	if err := s.scan(); err != nil {
-		return Report{}, err
-	}
-	r.Segments, r.Bytes, r.Tail = s.count, s.bytes+s.off, s.tail
-	if s.tail != nil {
-		r.Bytes += s.tail.Bytes
-	}
-	return r, nil
 }
 
 // position is the record after which the chain goes on.
@@ -159,6 +121,10 @@ type scanner struct {
 	off     int64    // offset behind the last complete append in it
 	at      position // last record before off
 	tail    *Damage  // what follows off at the end of the last segment, nil where nothing does
+
+	behind int64   // while yield is called with a record: offset behind it
+	late   *Damage // the first segment is a later one; is damage unless that begins with a checkpoint
+	missed bool    // a segment that was listed is gone
 }
 
 // scan yields everything between where s stands and the end.
@@ -176,6 +142,9 @@ func (s *scanner) scan() error {
 			names = names[1:]
 		}
 	}
+	if len(names) > 0 && names[0] > s.segment && s.segment != "" {
+		s.missed = true // the one that it stands in was removed, with all before it
+	}
 	for i, name := range names {
 		if name < s.segment {
 			continue
@@ -184,7 +153,10 @@ func (s *scanner) scan() error {
 		if i+1 < len(names) {
 			next = segmentFirst(names[i+1])
 		}
-		if err := s.scanSegment(name, next); err != nil {
+		if err := s.scanSegment(name, next); errors.Is(err, fs.ErrNotExist) && next > 0 {
+			s.missed = true // removed as one of the oldest, since the list was taken
+			continue
+		} else if err != nil {
 			return fmt.Errorf("reading the journal: %w", err)
 		}
 		if s.stopped {
@@ -204,24 +176,42 @@ func (s *scanner) enter(name string) {
 		default:
 			s.at = position{first - 1, ""}
 			if s.from < first {
-				s.damage(Damage{Segment: name, Seq: max(s.from, 1), Last: first - 1, What: "the journal begins with a later record"})
+				s.late = &Damage{Segment: name, Seq: max(s.from, 1), Last: first - 1, What: "the journal begins with a later record"}
 			}
 		}
+	} else if s.missed && first > s.at.seq+1 {
+		s.at = position{first - 1, ""}
 	}
+	s.missed = false
 	s.bytes += s.off
 	s.segment, s.off = name, 0
 	s.count++
 }
 
 func (s *scanner) damage(d Damage) {
+	s.beginsLate()
 	if !s.stopped && !s.yield(Record{}, &d) {
 		s.stopped = true
 	}
 }
 
-func (s *scanner) record(r Record) {
+// record yields r, which ends at the offset behind.
+func (s *scanner) record(r Record, behind int64) {
+	if r.Checkpoint != nil && r.Checkpoint.Part == 1 {
+		s.late = nil
+	}
+	s.beginsLate()
+	s.behind = behind
 	if r.Seq >= s.from && !s.stopped && !s.yield(r, nil) {
 		s.stopped = true
+	}
+}
+
+// beginsLate reports that the first segment is a later one.
+func (s *scanner) beginsLate() {
+	if d := s.late; d != nil {
+		s.late = nil
+		s.damage(*d)
 	}
 }
 
@@ -266,6 +256,7 @@ func (s *scanner) scanSegment(name string, next uint64) error {
 	}
 	if !s.stopped {
 		a.end(next)
+		s.beginsLate()
 	}
 	return nil
 }
@@ -284,6 +275,7 @@ type assembly struct {
 // event is a record, or damage where that is set.
 type event struct {
 	record Record
+	behind int64 // offset behind the record
 	damage *Damage
 }
 
@@ -348,9 +340,9 @@ func (a *assembly) good(r Record, n int64) {
 		a.s.damage(d)
 		a.at = position{r.Seq - 1, ""}
 	}
-	a.held = append(a.held, event{record: r})
 	a.at = position{r.Seq, r.Hash}
 	a.off += n
+	a.held = append(a.held, event{record: r, behind: a.off})
 	if a.bad == 0 && r.Part == r.Of {
 		a.release()
 	}
@@ -412,7 +404,7 @@ func (a *assembly) release() {
 		if e.damage != nil {
 			a.s.damage(*e.damage)
 		} else {
-			a.s.record(e.record)
+			a.s.record(e.record, e.behind)
 		}
 	}
 	a.held, a.bad = slices.Delete(a.held, 0, len(a.held)), 0

@@ -47,8 +47,8 @@ const (
 
 // Steps outside of the order.
 const (
-	// StepRecovered: what an interrupted run had done without recording it
-	// was found and is accounted for by this record.
+	// StepRecovered: the inventory did not agree with managed/ in git, though
+	// it should have; it follows it again by this record.
 	StepRecovered Step = "recovered"
 	// StepFault: something that the cycle needs (the remote, a cluster, the
 	// disk) fails, as Error says; recorded when that begins, not at each
@@ -64,13 +64,19 @@ const (
 	StepStop Step = "stop"
 )
 
-// Steps of the journal itself; [Open] writes them.
+// Steps of the journal itself, which writes them.
 const (
 	// StepTorn: a torn tail was cut off and lies in Damage.Kept.
 	StepTorn Step = "torn"
 	// StepDamaged: damage was found, which stays as it is; the journal goes
-	// on in a new segment, which begins with this record.
+	// on in a new segment, in which this record follows the checkpoint.
 	StepDamaged Step = "damaged"
+	// StepCheckpoint: a part of the state that follows from all records
+	// before; each segment but the first begins with such records.
+	StepCheckpoint Step = "checkpoint"
+	// StepExpired: the segments that hold the records Expired are removed,
+	// being past the age or size that is kept.
+	StepExpired Step = "expired"
 )
 
 // What became of a file or an object.
@@ -128,6 +134,9 @@ type Record struct {
 	Note   string        `json:"note,omitempty"`   // for people
 	Took   time.Duration `json:"tookNs,omitempty"` // nanoseconds
 	Damage *Damage       `json:"damage,omitempty"` // of the journal itself
+
+	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
+	Expired    *Expired    `json:"expired,omitempty"`
 
 	// Prev is the hash of the record before, Hash that of this one, both in
 	// hexadecimal; the package documentation defines them. Append fills them.
@@ -200,6 +209,14 @@ func (d *Damage) Error() string {
 	return s
 }
 
+// Expired are the oldest records, which were removed.
+type Expired struct {
+	First    uint64 `json:"first"` // number of the first one that was there
+	Last     uint64 `json:"last"`  // and of the last one that is not any more
+	Segments int    `json:"segments"`
+	Bytes    int64  `json:"bytes"`
+}
+
 // Key identifies an object in a fabric.
 type Key struct {
 	Group, Kind, Namespace, Name string
@@ -237,7 +254,7 @@ func (k Key) Match(s string) bool {
 }
 
 // Filter selects records. Empty members select everything, the others must
-// all be met.
+// all be met. Checkpoints, which tell nothing new, are never selected.
 type Filter struct {
 	Since, Until time.Time // from Since on, before Until
 	Repository   string
@@ -251,7 +268,8 @@ type Filter struct {
 // Match reports whether f selects r.
 func (f Filter) Match(r Record) bool {
 	switch {
-	case !f.Since.IsZero() && r.Time.Before(f.Since),
+	case r.Step == StepCheckpoint,
+		!f.Since.IsZero() && r.Time.Before(f.Since),
 		!f.Until.IsZero() && !r.Time.Before(f.Until),
 		f.Repository != "" && f.Repository != r.Repository,
 		f.Fabric != "" && f.Fabric != r.Fabric,

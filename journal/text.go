@@ -92,7 +92,7 @@ func (r *Record) sentence() string {
 	case StepPrune:
 		s = "prune" + r.tally()
 	case StepRecovered:
-		s = "recovered what an interrupted run had done" + r.tally()
+		s = "the inventory did not agree with managed/ in git and follows it again" + r.tally()
 	case StepClear:
 		s = "fault is over"
 		if r.Took > 0 {
@@ -108,6 +108,11 @@ func (r *Record) sentence() string {
 		s = "the journal's last append was torn by a crash and cut off" + r.place()
 	case StepDamaged:
 		s = "the journal is damaged" + r.place()
+	case StepExpired:
+		s = "removed the oldest part of the journal"
+		if e := r.Expired; e != nil {
+			s += fmt.Sprintf(", records %d to %d", e.First, e.Last)
+		}
 	default:
 		s = string(r.Step)
 		if r.File != nil {

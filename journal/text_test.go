@@ -86,6 +86,7 @@ func life() [][]Record {
 		{{Step: StepPrune, Fabric: "fabric-1", Objects: []Object{live("Switch", "leaf-02", Created, Pruned, "")}}},
 		{{Step: StepAside, Fabric: "fabric-1", File: &File{Path: dir + "managed/switches/leaf-01.yaml", Kept: dir + "unmanaged/leaf-01.yaml"}}},
 		{{Step: StepAside, Repository: "site-a", Note: "the remote moved on without this commit"}},
+		{{Step: StepExpired, Expired: &Expired{First: 1, Last: 41_000, Segments: 2, Bytes: 33 << 20}}},
 		{{Step: StepRecovered, Fabric: "fabric-1", Repository: "site-a", To: c["ingested-2"], Objects: []Object{object("VPC", "vpc-1", 1, Created)}}},
 		{{Step: StepReload}},
 		{{Step: StepReload, Error: "line 3: unknown key \"intervall\""}},

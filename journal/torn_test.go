@@ -126,6 +126,7 @@ func reopened(t *testing.T, dir string, again bool) ([]Record, []Damage) {
 	if !reflect.DeepEqual(read, damage) {
 		t.Errorf("Read finds damage %v, Open %v", read, damage)
 	}
+	recs = told(recs)
 	if !again {
 		return recs, damage
 	}
@@ -136,8 +137,13 @@ func reopened(t *testing.T, dir string, again bool) ([]Record, []Damage) {
 	if seq != mark.Seq || hash != mark.Hash {
 		t.Errorf("the second Open appended: head %d, appended %d", seq, mark.Seq)
 	}
-	if !reflect.DeepEqual(j.Damage(), damage) {
+	if len(j.Damage()) > 0 {
+		// It began with the checkpoint that the first one wrote behind it.
 		t.Errorf("the second Open finds damage %v, the first %v", j.Damage(), damage)
+	}
+	report, err := Verify(dir)
+	if err != nil || !reflect.DeepEqual(report.Damage, damage) {
+		t.Errorf("Verify finds damage %v, %v; Open found %v", report.Damage, err, damage)
 	}
 	mustClose(t, j)
 	return recs, damage
@@ -189,12 +195,24 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-// TestBitFlip flips a bit in each byte. In the last append that looks like a
-// torn write, anywhere else it is damage; the record is never taken for good,
-// and no other one is lost.
+// TestBitFlip flips each bit of each byte, with -short one bit of each byte.
+// In the last append that looks like a torn write, anywhere else it is damage;
+// the record is never taken for good, and no other one is lost.
 func TestBitFlip(t *testing.T) {
-	t.Parallel()
 	w := ten(t)
+	for shift := range 8 {
+		if testing.Short() && shift > 0 {
+			break
+		}
+		t.Run(fmt.Sprint(shift), func(t *testing.T) {
+			t.Parallel()
+			flipBits(t, w, shift)
+		})
+	}
+}
+
+// flipBits flips bit (n+shift) mod 8 of each byte n.
+func flipBits(t *testing.T, w written, shift int) {
 	dir := filepath.Join(memDir(t), "journal")
 	lastAppend := w.appends[len(w.appends)-1]
 	hit := 0 // index of the record that has the flipped bit
@@ -203,7 +221,7 @@ func TestBitFlip(t *testing.T) {
 			hit++
 		}
 		data := bytes.Clone(w.data)
-		data[n] ^= 1 << (n % 8)
+		data[n] ^= 1 << ((n + shift) % 8)
 		put(t, dir, map[string][]byte{segmentName(1): data})
 		recs, damage := reopened(t, dir, n%7 == 0)
 		recs = recs[:len(recs)-1]
@@ -470,4 +488,100 @@ func FuzzOpen(f *testing.F) {
 			t.Errorf("kept %v", recs)
 		}
 	})
+}
+
+// TestTornCheckpoint cuts the newest segment at each byte, and flips a bit in
+// each, where that segment begins with a checkpoint of several parts: no
+// record is taken for good that is not what was written, the inventory is that
+// of the records that are, and the next segment has a good checkpoint again.
+func TestTornCheckpoint(t *testing.T) {
+	t.Parallel()
+	src := filepath.Join(memDir(t), "journal")
+	j := mustOpen(t, src)
+	f := func(fabric, name, blob string) Record {
+		r := step(StepManaged, "c1", vpcObject(name, blob, Created))
+		r.Fabric, r.Tree = fabric, "t"
+		return r
+	}
+	mustAppend(t, j, f("fabric-1", "a", "1"))
+	mustAppend(t, j, f("fabric-1", "b", "1"), f("fabric-2", "b", "2"), note(1))
+	j.segmentSize = 1
+	mustAppend(t, j, f("fabric-1", "c", "3"))
+	j.segmentSize = 1 << 20
+	mustAppend(t, j, f("fabric-2", "d", "3"), note(2))
+	mustAppend(t, j, note(3))
+	mustAppend(t, j, f("fabric-1", "c", "4"), f("fabric-2", "e", "4"))
+	mustClose(t, j)
+	data := files(t, src)
+	names, err := segments(src)
+	if err != nil || len(names) != 2 {
+		t.Fatal(names, err)
+	}
+	good := make(map[uint64]Record)
+	for _, r := range mustRead(t, src, 0) {
+		good[r.Seq] = r
+	}
+	last := data[names[1]]
+	if n := parts(last); n != 3 {
+		t.Fatalf("the checkpoint has %d parts", n)
+	}
+	dir := filepath.Join(memDir(t), "journal")
+	tries := 0
+	try := func(what string, broken []byte) {
+		data[names[1]] = broken
+		put(t, dir, data)
+		j := mustOpen(t, dir)
+		mark := mustAppend(t, j, Record{Step: StepStart})[0]
+		want, trees := dump(j.Inventory()), j.Inventory().Tree("fabric-1")
+		damaged := len(j.Damage()) > 0
+		mustClose(t, j)
+		torn := false
+		var read []Record
+		recs, damage := readAll(t, dir, 0)
+		for _, r := range recs {
+			// What Open itself wrote is newer than all that was there.
+			switch {
+			case r.Hash == good[r.Seq].Hash:
+				read = append(read, r)
+			case r.Step == StepTorn:
+				torn = true
+			case r.Step != StepDamaged && r.Checkpoint == nil && r.Hash != mark.Hash:
+				t.Errorf("%s: taken for good: %v", what, r)
+			}
+		}
+		if len(damage) > 0 != damaged {
+			t.Errorf("%s: Read finds damage %v, Open %v", what, damage, damaged)
+		}
+		if len(read) < len(good) && !torn && !damaged && !bytes.HasPrefix(last, broken) {
+			t.Errorf("%s: %d records are lost without a word", what, len(good)-len(read))
+		}
+		if damaged && trees != "" {
+			t.Errorf("%s: a tree is vouched for", what)
+		}
+		inv := newInventory()
+		inv.apply(read...)
+		if damaged {
+			inv.apply(Record{Step: StepDamaged})
+		}
+		if got := dump(inv); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: the inventory is\n%v\nwant\n%v", what, want, got)
+		}
+		if tries++; tries%7 > 0 {
+			return
+		}
+		j = mustOpen(t, dir)
+		if seq, hash := j.Head(); seq != mark.Seq || hash != mark.Hash || !reflect.DeepEqual(dump(j.Inventory()), want) {
+			t.Errorf("%s: opened again: head %d, appended %d, or another inventory", what, seq, mark.Seq)
+		}
+		mustClose(t, j)
+	}
+	for n := range last {
+		if t.Failed() {
+			return
+		}
+		try(fmt.Sprint("cut at ", n), last[:n])
+		broken := bytes.Clone(last)
+		broken[n] ^= 1 << (n % 8)
+		try(fmt.Sprintf("bit %d of byte %d", n%8, n), broken)
+	}
 }

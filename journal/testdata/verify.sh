@@ -5,8 +5,12 @@
 # It prints the hash of the newest record, or the first record that is wrong.
 set -eu
 cd "$1"
+first=$(ls ./*.jsonl | head -n 1)
+n=$(($(basename "$first" .jsonl | sed 's/^0*//') - 1))
 prev=0000000000000000000000000000000000000000000000000000000000000000
-n=0
+if [ $n -gt 0 ]; then # what was before it has been removed
+	prev=$(head -n 1 "$first" | sed 's/.*,"prev":"\([0-9a-f]*\)".*/\1/')
+fi
 for segment in *.jsonl; do
 	while IFS= read -r line; do
 		n=$((n + 1))
