@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/hhwatchd/hhwatchd/journal"
 )
@@ -37,6 +38,31 @@ func (b *book) append(recs ...journal.Record) error {
 		b.mirror(rec)
 	}
 	return nil
+}
+
+// expiryInterval is how often old segments of the journal are looked for.
+const expiryInterval = time.Hour
+
+// expire removes what is past the bounds from the journal, at once and then
+// every hour, until ctx is done. keep tells what is configured by then.
+func (b *book) expire(ctx context.Context, keep func() JournalConfig) {
+	tick := time.NewTicker(expiryInterval)
+	defer tick.Stop()
+	for {
+		k := keep()
+		rec, err := b.j.Expire(journal.Retention{MaxAge: k.MaxAge, MaxSize: int64(k.MaxSize)})
+		if rec.Step != "" {
+			b.mirror(rec)
+		}
+		if err != nil {
+			b.log.Error("the journal is not kept within its bounds, trying again in an hour", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func (b *book) mirror(rec journal.Record) {

@@ -40,6 +40,9 @@ type Config struct {
 	// managed/, and the cluster as a whole. Default: 5m; at least 1s.
 	Rescan time.Duration `yaml:"rescan"`
 
+	// Journal says how much of the journal is kept.
+	Journal JournalConfig `yaml:"journal"`
+
 	// Repositories are the git repositories to keep in step, each with the
 	// fabrics that it describes. They do not wait for each other.
 	Repositories []RepositoryConfig `yaml:"repositories"`
@@ -52,6 +55,17 @@ type Settle struct {
 	// Max is the longest wait after the first event, however busy raw/ is.
 	// Default: 5s; not below Quiet.
 	Max time.Duration `yaml:"max"`
+}
+
+// JournalConfig bounds the journal. Every hour whole segments of it (of 16 MiB,
+// or a quarter of MaxAge) that are past one of the bounds are removed.
+type JournalConfig struct {
+	// MaxAge is how long a record is kept at least, unless MaxSize is
+	// reached. Default: 8760h, a year; at least 1h.
+	MaxAge time.Duration `yaml:"maxAge"`
+	// MaxSize is how large the journal may become on disk, give or take a
+	// segment. Default: 1GiB; at least 64MiB.
+	MaxSize Size `yaml:"maxSize"`
 }
 
 // RepositoryConfig is one git repository.
@@ -235,6 +249,8 @@ func (c *Config) complete() {
 	setDefault(&c.Settle.Quiet, 500*time.Millisecond)
 	setDefault(&c.Settle.Max, max(5*time.Second, c.Settle.Quiet))
 	setDefault(&c.Rescan, 5*time.Minute)
+	setDefault(&c.Journal.MaxAge, 365*24*time.Hour)
+	setDefault(&c.Journal.MaxSize, gibibyte)
 	for i := range c.Repositories {
 		r := &c.Repositories[i]
 		setDefault(&r.Branch, "main")
@@ -326,6 +342,12 @@ func (v *validator) config(c *Config) {
 	}
 	if c.Rescan < time.Second {
 		v.fail([]any{"rescan"}, "%v is below one second", c.Rescan)
+	}
+	if c.Journal.MaxAge < time.Hour {
+		v.fail([]any{"journal", "maxAge"}, "%v is below one hour", c.Journal.MaxAge)
+	}
+	if c.Journal.MaxSize < 64*mebibyte {
+		v.fail([]any{"journal", "maxSize"}, "%v is below 64 MiB", c.Journal.MaxSize)
 	}
 	if len(c.Repositories) == 0 {
 		v.fail([]any{"repositories"}, "none is configured; name at least one")

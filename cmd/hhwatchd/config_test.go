@@ -25,6 +25,7 @@ func TestExampleConfig(t *testing.T) {
 		StateDir: "/var/lib/hhwatchd",
 		Settle:   Settle{Quiet: 500 * time.Millisecond, Max: 5 * time.Second},
 		Rescan:   5 * time.Minute,
+		Journal:  JournalConfig{MaxAge: 365 * 24 * time.Hour, MaxSize: gibibyte},
 		Repositories: []RepositoryConfig{{
 			Name: "site-a", URL: "https://git.example.net/net/fabrics.git", Branch: "main", Interval: time.Minute,
 			Auth:   Auth{Username: "hhwatchd", PasswordFile: "/etc/hhwatchd/git-token"},
@@ -82,6 +83,7 @@ func TestDefaults(t *testing.T) {
 	}
 	r := c.Repositories[0]
 	if r.Branch != "main" || r.Interval != time.Minute || r.Author.Name != "hhwatchd" || c.Rescan != 5*time.Minute ||
+		c.Journal != (JournalConfig{8760 * time.Hour, 1 << 30}) ||
 		c.Settle != (Settle{500 * time.Millisecond, 5 * time.Second}) || r.Fabrics[0].namespace() != "default" || r.Fabrics[0].Prune {
 		t.Errorf("defaults: %+v", *c)
 	}
@@ -119,6 +121,12 @@ func TestConfigErrors(t *testing.T) {
 			`c.yaml:10: repositories[0].fabrics[1].path: "fabrics/f/g" overlaps "fabrics/f" of fabric f`}},
 		{"no kubeconfig", "path: fabrics/f", "path: fabrics/f\n        cluster: {namespace: x}", []string{
 			"c.yaml:9: repositories[0].fabrics[0].cluster.kubeconfig: missing"}},
+		{"journal", "stateDir: /s", "stateDir: /s\njournal:\n  maxAge: 1m\n  maxSize: 1MiB", []string{
+			"c.yaml:4: journal.maxAge: 1m0s is below one hour", "c.yaml:5: journal.maxSize: 1 MiB is below 64 MiB"}},
+		{"size without a unit", "stateDir: /s", "stateDir: /s\njournal: {maxSize: 1000000000}", []string{
+			`c.yaml:3: "1000000000" is not a size; write 512MiB or 1GiB`}},
+		{"size beyond all", "stateDir: /s", "stateDir: /s\njournal: {maxSize: 99999999TiB}", []string{`c.yaml:3: "99999999TiB" is not a size`}},
+		{"size that is none", "stateDir: /s", "stateDir: /s\njournal: {maxSize: [1GiB]}", []string{`c.yaml:3: "" is not a size`}},
 		{"settle", "stateDir: /s", "stateDir: /s\nsettle: {quiet: 2s, max: 1s}", []string{"c.yaml:3: settle.max: 1s is below settle.quiet (2s)"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -88,6 +88,7 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 		return err
 	}
 	owned.Go(func() { s.control(ctx, l) })
+	owned.Go(func() { s.book.expire(ctx, func() JournalConfig { return s.config().Journal }) })
 	defer s.stopAll()
 	s.start(ctx, cfg)
 	if announce != nil {
