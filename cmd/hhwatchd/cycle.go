@@ -139,11 +139,10 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		// that a crash here leaves the later word to be said again, never an
 		// earlier one. Rejected drops go to unmanaged/.
 		work = r.prepareRejects(work, rep)
-		out := slices.Concat(work, left)
-		if err := r.recordRefused(out, rep); err != nil {
+		if err := r.recordRefused(work, rep); err != nil {
 			return err
 		}
-		gone, err := r.archive(out)
+		gone, err := r.archive(slices.Concat(work, left)) // the journal knows of left from its commits
 		spent = append(spent, gone...)
 		if err != nil {
 			return err
