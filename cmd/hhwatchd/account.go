@@ -74,14 +74,15 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 	}
 
 	// Fabrics whose inventory is good at the commit that is accounted for are
-	// brought forward commit by commit. The others are compared as a whole:
-	// those of a new journal, of one that was damaged, and of a repository
-	// whose history was rewritten or merged.
+	// brought forward commit by commit. The others are compared as well: those
+	// of a new journal, of one that was damaged, and where the accounted commit
+	// is not in history any more, because its work was planned anew after a
+	// lost race, or because the remote was rewritten or merged.
 	made, err := r.clone.Log(pulled, tip) // our own; the remote may have them by now
 	if err != nil {
 		return err
 	}
-	commits, linear, err := r.since(known, tip)
+	commits, linear, related, err := r.since(known, tip)
 	if err != nil {
 		return err
 	}
@@ -96,17 +97,10 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 			return err
 		}
 		walk := commits
-		var did []journal.Record
-		accounted := inv.Tree(f.cfg.Name)
-		if accounted == noTree {
-			accounted = ""
-		}
-		if !linear || string(before) != accounted {
+		if !related {
 			walk = made
-			if did, err = r.compare(rep.Cycle, f, tip, made); err != nil {
-				return err
-			}
 		}
+		var did []journal.Record
 		for _, c := range walk {
 			more, err := r.commitDid(rep.Cycle, f, c, nil)
 			if err != nil {
@@ -114,13 +108,24 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 			}
 			did = append(did, more...)
 		}
+		accounted := inv.Tree(f.cfg.Name)
+		if accounted == noTree {
+			accounted = ""
+		}
+		if !linear || string(before) != accounted {
+			other, err := r.compare(rep.Cycle, f, tip, walk, did)
+			if err != nil {
+				return err
+			}
+			did = append(other, did...)
+		}
 		if string(tree) != accounted {
 			did = r.accountsFor(did, f, rep.Cycle, tip, tree)
 		}
 		recs = append(recs, did...)
 	}
 	m := moves{known: known, pulled: pulled, tip: tip, up: up, made: hashes(made), recent: hashes(made)}
-	if linear {
+	if related {
 		m.recent = nil
 		walked := map[checkout.Hash]bool{}
 		for _, c := range commits {
@@ -139,25 +144,29 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 	return r.record(recs...)
 }
 
-// since lists the commits from known to tip. It is linear if that is all that
-// there is to say of how one became the other.
-func (r *repository) since(known, tip checkout.Hash) (commits []checkout.Commit, linear bool, err error) {
+// since lists the commits from known to tip, or, where known is not in the
+// history of tip, from where the two part. It is linear if these are all that
+// there is to say of how one became the other. They are related if the commits
+// can be told one by one: there is such a place, and nobody merged.
+func (r *repository) since(known, tip checkout.Hash) (commits []checkout.Commit, linear, related bool, err error) {
 	switch {
 	case known == tip:
-		return nil, true, nil
+		return nil, true, true, nil
 	case known == "" || tip == "":
-		return nil, false, nil
+		return nil, false, false, nil
 	}
-	if linear, err = r.clone.IsAncestor(known, tip); err != nil || !linear {
-		return nil, false, err
+	if linear, err = r.clone.IsAncestor(known, tip); err != nil {
+		return nil, false, false, err
 	}
 	if commits, err = r.clone.Log(known, tip); err != nil {
-		return nil, false, err
+		return nil, false, false, err
 	}
 	for _, c := range commits {
-		linear = linear && len(c.Parents) < 2
+		if len(c.Parents) != 1 { // a merge, or the first commit of another history
+			return nil, false, false, nil
+		}
 	}
-	return commits, linear, nil
+	return commits, linear, true, nil
 }
 
 // noTree stands in the journal for a fabric that has no managed/ (any more):
@@ -364,8 +373,9 @@ const (
 )
 
 // compare tells how what a fabric holds at tip differs from the inventory,
-// with the commits that made it so, except those in made.
-func (r *repository) compare(cycle string, f *fabric, tip checkout.Hash, made []checkout.Commit) ([]journal.Record, error) {
+// with the commits that made it so, except for what the commits in walk did,
+// which told has.
+func (r *repository) compare(cycle string, f *fabric, tip checkout.Hash, walk []checkout.Commit, told []journal.Record) ([]journal.Record, error) {
 	entries, err := r.clone.Files(tip, f.cfg.managed())
 	if err != nil {
 		return nil, err
@@ -400,7 +410,7 @@ func (r *repository) compare(cycle string, f *fabric, tip checkout.Hash, made []
 			paths[c.Hash][p] = true
 		}
 		for _, c := range order {
-			if slices.ContainsFunc(made, func(m checkout.Commit) bool { return m.Hash == c.Hash }) {
+			if slices.ContainsFunc(walk, func(w checkout.Commit) bool { return w.Hash == c.Hash }) {
 				continue
 			}
 			did, err := r.commitDid(cycle, f, c, paths[c.Hash])
@@ -408,6 +418,11 @@ func (r *repository) compare(cycle string, f *fabric, tip checkout.Hash, made []
 				return nil, err
 			}
 			recs = append(recs, did...)
+		}
+	}
+	for _, rec := range told {
+		for _, o := range rec.Objects {
+			delete(known, o.Path) // what is gone went with one of walk
 		}
 	}
 	gone := journal.Record{Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepManaged, To: string(tip)}

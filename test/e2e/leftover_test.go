@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hhwatchd/hhwatchd/journal"
 	"github.com/hhwatchd/hhwatchd/test/gitserver"
 )
 
@@ -82,4 +84,58 @@ func TestOrderAfterLostRace(t *testing.T) {
 	w.must("sync", "--once")
 	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1003)})
 	w.wantLinear(vpc("vpc-1", 1001), vpc("vpc-1", 1002), vpc("vpc-1", 1003))
+}
+
+// A crash came between the push of work that had been planned anew and the
+// journal. The journal tells of each commit that the remote has, also of those
+// that a later one superseded.
+func TestJournalBehindLostRace(t *testing.T) {
+	w := newWorld(t, options{})
+	w.push("docs/note.md", "first\n")
+	w.must("sync", "--once")
+	w.git.Down()
+	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
+	w.hh("sync", "--once")
+	w.drop("fabric-1", "b.yaml", vpc("vpc-1", 1002))
+	w.hh("sync", "--once")
+	dir, saved := filepath.Join(w.state, "journal"), t.TempDir()
+	if err := os.CopyFS(saved, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	w.git.Up()
+	w.push("gitops/hedgehog/fabric-1/raw/c.yaml", vpc("vpc-3", 1003))
+	w.push("gitops/hedgehog/fabric-1/raw/c.yaml", vpc("vpc-3", 1004))
+	w.must("sync", "--once")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(saved)); err != nil {
+		t.Fatal(err)
+	}
+	w.must("sync", "--once")
+
+	told := map[string]int{}
+	for r, err := range journal.Read(dir, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Step == journal.StepIngest {
+			told[r.To+" "+r.File.Path]++
+		}
+	}
+	for _, file := range []string{"a.yaml", "b.yaml", "c.yaml"} {
+		path := "gitops/hedgehog/fabric-1/raw/" + file
+		commits := lines(w.remote("log", "--format=%H", "--diff-filter=D", "main", "--", path))
+		if len(commits) != 1 {
+			t.Fatalf("%d commits ingest %s", len(commits), file)
+		}
+		for _, c := range commits {
+			if told[c+" "+path] != 1 {
+				t.Errorf("the journal tells %d times that %s ingested %s:\n%s", told[c+" "+path], c, file, w.history())
+			}
+		}
+	}
+	if out := w.must("get"); strings.Count(out, "vpc-") != 2 {
+		t.Errorf("the inventory is\n%s", out)
+	}
 }
