@@ -42,9 +42,9 @@ func (s *Server) handle(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	// of the body would be taken away then.
 	http.NewResponseController(w).EnableFullDuplex()
 	body := bufio.NewReaderSize(r.Body, 32<<10)
-	push := s.count(r, body)
+	at := s.count(r, body)
 
-	f, ok := s.misbehave(r.Context())
+	f, ok := s.misbehave(r.Context(), at)
 	if !ok {
 		panic(http.ErrAbortHandler)
 	}
@@ -67,7 +67,7 @@ func (s *Server) handle(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		http.Error(w, "Credentials are needed.", http.StatusUnauthorized)
 		return
 	}
-	if push {
+	if at == pushing {
 		if fn := s.takeBeforePush(); fn != nil {
 			fn()
 		}
@@ -75,8 +75,17 @@ func (s *Server) handle(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	s.runBackend(ctx, w, r, body, f)
 }
 
-// count counts the request by its kind and reports whether it is a push.
-func (s *Server) count(r *http.Request, body *bufio.Reader) (push bool) {
+// A service is what a request is about, as far as faults tell it apart.
+type service int
+
+const (
+	other service = iota
+	fetching
+	pushing
+)
+
+// count counts the request by its kind and tells what it is about.
+func (s *Server) count(r *http.Request, body *bufio.Reader) (at service) {
 	upload := strings.HasSuffix(r.URL.Path, "/git-upload-pack")
 	receive := strings.HasSuffix(r.URL.Path, "/git-receive-pack")
 	info := strings.HasSuffix(r.URL.Path, "/info/refs")
@@ -89,16 +98,18 @@ func (s *Server) count(r *http.Request, body *bufio.Reader) (push bool) {
 	case r.Method == http.MethodGet && info && service == "git-receive-pack":
 		n = func(q *Requests) *int { return &q.AdvertisePush }
 	case r.Method == http.MethodPost && upload:
+		at = fetching
 		n = func(q *Requests) *int { return &q.Fetch }
 		if r.Header.Get("Git-Protocol") != "" {
 			// Too short a body is git's to refuse.
 			start, _ := body.Peek(len(lsRefs))
 			if len(start) > 4 && string(start[4:]) == lsRefs[4:] {
+				at = other
 				n = func(q *Requests) *int { return &q.LsRefs }
 			}
 		}
 	case r.Method == http.MethodPost && receive:
-		push = true
+		at = pushing
 		n = func(q *Requests) *int { return &q.Push }
 	default:
 		n = func(q *Requests) *int { return &q.Other }
@@ -107,7 +118,7 @@ func (s *Server) count(r *http.Request, body *bufio.Reader) (push bool) {
 	defer s.mu.Unlock()
 	*n(&s.requests)++
 	s.wake()
-	return push
+	return at
 }
 
 // authorized reports whether the request has the credentials that are needed.

@@ -16,6 +16,7 @@ type fault struct {
 	status   int // HTTP status to answer with
 	garbage  bool
 	hang     bool
+	hangAt   service // hang only there
 	delay    time.Duration
 	cut      bool
 	cutAfter int    // bytes of body, if cut
@@ -40,6 +41,18 @@ func (s *Server) Garbage() {
 // it is answered. It replaces Fail and Garbage.
 func (s *Server) Hang() {
 	s.set(func(f *fault) { f.status, f.garbage, f.hang = 0, false, true })
+}
+
+// HangFetch hangs, as Hang does, only where a pack is asked for: clients hear
+// what the refs are at.
+func (s *Server) HangFetch() {
+	s.set(func(f *fault) { f.hangAt = fetching })
+}
+
+// HangPush hangs, as Hang does, only where a pack is pushed: clients hear what
+// the refs are at.
+func (s *Server) HangPush() {
+	s.set(func(f *fault) { f.hangAt = pushing })
 }
 
 // Delay holds every request back for d before it is dealt with.
@@ -104,6 +117,18 @@ func (s *Server) Up() {
 	}
 }
 
+// Renew serves another certificate from now on, which CAFile then holds: valid
+// until notAfter, which may be over. Connections are broken. The server must
+// have been made with TLS.
+func (s *Server) Renew(notAfter time.Time) {
+	s.Down()
+	err := s.certify(notAfter)
+	s.Up()
+	if err != nil {
+		s.fail(err)
+	}
+}
+
 func (s *Server) set(change func(*fault)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +144,7 @@ func (s *Server) wake() {
 
 // misbehave waits as long as the faults say and returns those that are then
 // left to act on. It reports false when the request's context ended first.
-func (s *Server) misbehave(ctx context.Context) (fault, bool) {
+func (s *Server) misbehave(ctx context.Context, at service) (fault, bool) {
 	s.mu.Lock()
 	delay := s.fault.delay
 	s.mu.Unlock()
@@ -134,7 +159,7 @@ func (s *Server) misbehave(ctx context.Context) (fault, bool) {
 		s.mu.Lock()
 		f, changed := s.fault, s.changed
 		s.mu.Unlock()
-		if !f.hang {
+		if !f.hang && (f.hangAt != at || at == other) {
 			return f, true
 		}
 		select {

@@ -161,15 +161,9 @@ func Listen(opts Options) (_ *Server, err error) {
 	}
 	s.URL = "http://" + s.addr
 	if opts.TLS {
-		cert, err := newCertificate()
-		if err != nil {
-			return nil, fmt.Errorf("making a certificate: %w", err)
-		}
-		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}}
 		s.URL = "https://" + s.addr
 		s.CAFile = filepath.Join(s.tempDir, "ca.pem")
-		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
-		if err := os.WriteFile(s.CAFile, block, 0o644); err != nil {
+		if err := s.certify(time.Now().Add(24 * time.Hour)); err != nil {
 			return nil, err
 		}
 	}
@@ -348,9 +342,20 @@ func reservePort() (fd int, addr string, err error) {
 	return fd, fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port), nil
 }
 
+// certify makes the certificate to serve while nobody listens, and CAFile.
+func (s *Server) certify(notAfter time.Time) error {
+	cert, err := newCertificate(notAfter)
+	if err != nil {
+		return fmt.Errorf("making a certificate: %w", err)
+	}
+	s.tls = &tls.Config{Certificates: []tls.Certificate{cert}}
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
+	return os.WriteFile(s.CAFile, block, 0o644)
+}
+
 // newCertificate returns a self-signed certificate for 127.0.0.1 and
 // localhost that is its own authority.
-func newCertificate() (tls.Certificate, error) {
+func newCertificate(notAfter time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
@@ -358,8 +363,8 @@ func newCertificate() (tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "gitserver"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
+		NotBefore:             notAfter.Add(-25 * time.Hour),
+		NotAfter:              notAfter,
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
