@@ -11,10 +11,9 @@
 // sets a ceiling of 2 s × 2ⁿ⁻¹, up to a maximum, and the next look is due at
 // a random moment between 1 s and that ceiling. The randomness covers the
 // whole span ("full jitter"), because a server that comes back is met best by
-// clients that are spread evenly. The maximum is one minute, or the interval
-// where that is longer: a remote that is looked at once a minute while it is
-// well is not spared by being looked at less while it is ill, and what waits
-// for it goes on within a minute of its return.
+// clients that are spread evenly. The maximum is one minute, also where the
+// interval is longer: what waits for the remote goes on within a minute of its
+// return, and a request a minute is no burden to it.
 //
 // The owner waits on [Schedule.C], looks, and says how it went:
 //
@@ -46,7 +45,7 @@ import (
 const (
 	backoffFloor = 1 * time.Second // no look comes sooner than this after a failure
 	backoffFirst = 2 * time.Second // the ceiling after the first failure
-	backoffMax   = 1 * time.Minute // the highest ceiling, unless the interval is longer
+	backoffMax   = 1 * time.Minute // the highest ceiling
 )
 
 // A Schedule knows when the next look is due. It is not safe for concurrent
@@ -100,10 +99,10 @@ func (s *Schedule) Succeeded() {
 
 // Failed notes that a look failed, and backs off further.
 func (s *Schedule) Failed() {
-	ceiling, highest := backoffFirst, max(backoffMax, s.interval)
+	ceiling := backoffFirst
 	for range s.failures {
-		if ceiling *= 2; ceiling >= highest {
-			ceiling = highest
+		if ceiling *= 2; ceiling >= backoffMax {
+			ceiling = backoffMax
 			break
 		}
 	}
