@@ -57,6 +57,11 @@ type Options struct {
 	// "download" (in KiB), "index" (in objects) and "checkout" (in files). It
 	// is called from within the methods of the Clone.
 	Progress func(phase string, done, total int)
+
+	// Waiting reports, if it is not nil, whether other work waits for the one
+	// in hand. A remote that is silent for 10 s then is given up, where it
+	// would be waited for longer. It is called from another goroutine.
+	Waiting func() bool
 }
 
 // stateDir is where a clone keeps files of its own, in its git directory.
@@ -118,7 +123,7 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 			return nil, err
 		}
 	}
-	if c.remote, err = newRemote(o.URL, o.Auth, stallLimit); err != nil {
+	if c.remote, err = newRemote(o.URL, o.Auth, patience{stallLimit, hurriedLimit, o.Waiting}); err != nil {
 		return nil, err
 	}
 	if err := durable.MkdirAll(filepath.Dir(c.opts.Dir), 0o777); err != nil {
@@ -416,4 +421,20 @@ func (c *Clone) saveRef(ref string, old, new oid) error {
 func (c *Clone) Ref(name string) (Hash, error) {
 	id, err := c.repo.ref("refs/hhwatchd/" + name)
 	return hashOf(id), err
+}
+
+// Refs returns the names <name> of the refs refs/hhwatchd/<name> that begin
+// with prefix, sorted.
+func (c *Clone) Refs(prefix string) ([]string, error) {
+	const ours = "refs/hhwatchd/"
+	refs, err := c.repo.refs([]string{ours + prefix})
+	if err != nil {
+		return nil, fmt.Errorf("listing %s: %w", ours+prefix, err)
+	}
+	var names []string
+	for name := range refs {
+		names = append(names, strings.TrimPrefix(name, ours))
+	}
+	slices.Sort(names)
+	return names, nil
 }

@@ -3,9 +3,16 @@
 package checkout
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -88,4 +95,84 @@ func oneLine(text string) string {
 		out = strings.ToValidUTF8(out[:maxSaid], "") + "…"
 	}
 	return out
+}
+
+// plain words an error of the network for an operator: without the names of
+// system calls and Go packages, and without what differs each time (source
+// ports, the present time), so that the same fault reads the same. It wraps
+// err.
+func plain(err error) error {
+	text, of := "", err
+	if e := (*tls.CertificateVerificationError)(nil); errors.As(err, &e) {
+		text, of = plainCertificate(e.Err), e
+	} else if e := (*net.DNSError)(nil); errors.As(err, &e) {
+		text, of = plainName(e), e
+		if op := (*net.OpError)(nil); errors.As(err, &op) {
+			of = op
+		}
+	} else if e := (*net.OpError)(nil); errors.As(err, &e) {
+		text, of = plainConnection(e), e
+	} else if err == io.EOF {
+		text = "it closed the connection without an answer"
+	} else if errors.Is(err, io.ErrUnexpectedEOF) {
+		text, of = "its answer broke off", io.ErrUnexpectedEOF
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		text, of = "no answer in time", context.DeadlineExceeded
+	}
+	if text == "" {
+		return err
+	}
+	return plainError{strings.Replace(err.Error(), of.Error(), text, 1), err}
+}
+
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e plainError) Error() string { return e.text }
+func (e plainError) Unwrap() error { return e.err }
+
+func plainName(e *net.DNSError) string {
+	why := "the name server fails"
+	switch {
+	case e.IsNotFound:
+		why = "no such host"
+	case e.IsTimeout:
+		why = "the name server does not answer"
+	}
+	return fmt.Sprintf("cannot find the address of %s: %s", e.Name, why)
+}
+
+// plainConnection is for what happens to connections; the empty string for
+// errors that are about something else.
+func plainConnection(e *net.OpError) string {
+	why := e.Err.Error()
+	if call := (*os.SyscallError)(nil); errors.As(e.Err, &call) {
+		why = call.Err.Error()
+	}
+	if e.Timeout() {
+		why = "no answer"
+	}
+	switch e.Op {
+	case "dial":
+		return fmt.Sprintf("cannot connect to %s: %s", e.Addr, why)
+	case "read", "write":
+		return "the connection broke off: " + why
+	}
+	return ""
+}
+
+func plainCertificate(err error) string {
+	if e := (x509.UnknownAuthorityError{}); errors.As(err, &e) {
+		return "nobody who is trusted vouches for its certificate: set auth.caFile to that of its authority"
+	}
+	if e := (x509.CertificateInvalidError{}); errors.As(err, &e) && e.Reason == x509.Expired {
+		const day = "2006-01-02 15:04 MST"
+		if time.Now().Before(e.Cert.NotBefore) {
+			return fmt.Sprintf("its certificate is not valid before %s: is the clock of this host right?", e.Cert.NotBefore.UTC().Format(day))
+		}
+		return fmt.Sprintf("its certificate expired at %s", e.Cert.NotAfter.UTC().Format(day))
+	}
+	return "its certificate is not accepted: " + strings.TrimPrefix(err.Error(), "x509: ")
 }

@@ -34,7 +34,7 @@ const (
 type httpRemote struct {
 	given location
 	auth  Auth
-	stall time.Duration
+	stall patience
 
 	base   *url.URL // where the repository is, after redirects
 	upload *advert  // what the server said about fetching; nil before it did
@@ -42,7 +42,7 @@ type httpRemote struct {
 	caFile os.FileInfo // the CA file that the client was made with
 }
 
-func newHTTPRemote(loc location, auth Auth, stall time.Duration) *httpRemote {
+func newHTTPRemote(loc location, auth Auth, stall patience) *httpRemote {
 	return &httpRemote{given: loc, auth: auth, stall: stall, base: loc.url}
 }
 
@@ -81,15 +81,14 @@ func (h *httpRemote) connect() error {
 	h.caFile = ca
 	h.client = &http.Client{
 		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext,
-			TLSClientConfig:       &tls.Config{RootCAs: roots},
-			TLSHandshakeTimeout:   dialLimit,
-			ResponseHeaderTimeout: h.stall,
-			MaxIdleConnsPerHost:   2,
-			IdleConnTimeout:       15 * time.Minute,
-			ForceAttemptHTTP2:     true,
-			HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext,
+			TLSClientConfig:     &tls.Config{RootCAs: roots},
+			TLSHandshakeTimeout: dialLimit,
+			MaxIdleConnsPerHost: 2,
+			IdleConnTimeout:     15 * time.Minute,
+			ForceAttemptHTTP2:   true,
+			HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 		},
 		CheckRedirect: h.checkRedirect,
 	}
@@ -185,7 +184,7 @@ func (h *httpRemote) ask(ctx context.Context, service string, body []byte, again
 		if ue := (*url.Error)(nil); errors.As(err, &ue) {
 			err = ue.Err
 		}
-		return explainTLS(err)
+		return err
 	}
 	defer res.Body.Close()
 	if err := h.check(res, accept); err != nil {
@@ -213,14 +212,6 @@ func strippedOf(u *url.URL, suffix string) *url.URL {
 	out.Path = strings.TrimSuffix(out.Path, suffix)
 	out.RawPath = strings.TrimSuffix(out.RawPath, suffix)
 	return &out
-}
-
-func explainTLS(err error) error {
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
-		return fmt.Errorf("%w: set auth.caFile to the certificate of its authority", err)
-	}
-	return err
 }
 
 // check makes an error of an answer that is none.

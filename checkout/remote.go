@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -71,12 +72,23 @@ type update struct {
 	pack func(w io.Writer, thin bool) error // writes the pack that goes with it
 }
 
-// stallLimit is how long a remote may be silent in the middle of a request.
-// Servers send something every few seconds while they work.
-const stallLimit = time.Minute
+// How long a remote may be silent in the middle of a request. git sends
+// something every 5 s while it works or has a hook work (uploadpack.keepAlive,
+// receive.keepAlive in git-config(1)); a proxy before it may hold that back.
+const (
+	stallLimit   = time.Minute
+	hurriedLimit = 10 * time.Second // while other work waits
+)
+
+// patience is how long a remote may be silent.
+type patience struct {
+	limit   time.Duration
+	hurried time.Duration // the limit while waiting, if that is set, says so
+	waiting func() bool
+}
 
 // newRemote returns the remote at rawURL.
-func newRemote(rawURL string, auth Auth, stall time.Duration) (remote, error) {
+func newRemote(rawURL string, auth Auth, stall patience) (remote, error) {
 	loc, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
@@ -188,27 +200,41 @@ func secret(file string) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// A stalled error says that the other side was silent for too long.
-type stalledError struct{ limit time.Duration }
+// A stalledError says that the other side was silent for too long. It does not
+// say for how long, so that it reads the same each time.
+type stalledError struct{}
 
-func (e stalledError) Error() string {
-	return fmt.Sprintf("the remote said nothing for %s", e.limit.Round(time.Second))
-}
-
-func (e stalledError) Timeout() bool { return true }
+func (stalledError) Error() string { return "it takes requests and then says nothing" }
+func (stalledError) Timeout() bool { return true }
 
 // A watch cancels a context when nothing has happened for a while.
 type watch struct {
-	limit time.Duration
+	patience
+	last  atomic.Int64 // when something happened, in Unix nanoseconds
 	timer *time.Timer
 	stop  func()
 }
 
 // newWatch returns a context that ends, besides when ctx does, when touch has
-// not been called for the time limit.
-func newWatch(ctx context.Context, limit time.Duration) (context.Context, *watch) {
+// not been called for as long as p allows.
+func newWatch(ctx context.Context, p patience) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watch{limit: limit, timer: time.AfterFunc(limit, func() { cancel(stalledError{limit}) })}
+	w := &watch{patience: p}
+	w.touch()
+	ready := make(chan struct{}) // w.timer is set
+	w.timer = time.AfterFunc(w.step(), func() {
+		<-ready
+		limit := w.limit
+		if w.waiting != nil && w.waiting() {
+			limit = w.hurried
+		}
+		if time.Since(time.Unix(0, w.last.Load())) >= limit {
+			cancel(stalledError{})
+		} else if ctx.Err() == nil {
+			w.timer.Reset(w.step())
+		}
+	})
+	close(ready)
 	w.stop = func() {
 		w.timer.Stop()
 		cancel(context.Canceled)
@@ -216,7 +242,16 @@ func newWatch(ctx context.Context, limit time.Duration) (context.Context, *watch
 	return ctx, w
 }
 
-func (w *watch) touch() { w.timer.Reset(w.limit) }
+// step is when to look again.
+func (w *watch) step() time.Duration {
+	left := w.limit - time.Since(time.Unix(0, w.last.Load()))
+	if w.waiting != nil {
+		left = min(left, w.hurried/10)
+	}
+	return max(left, time.Millisecond)
+}
+
+func (w *watch) touch() { w.last.Store(time.Now().UnixNano()) }
 
 // cause returns why ctx ended, if it did, else err: whoever ends a connection
 // gets to see an error of the connection.

@@ -26,13 +26,13 @@ import (
 type sshRemote struct {
 	loc   location
 	auth  Auth
-	stall time.Duration
+	stall patience
 
 	client *ssh.Client // nil if there is no connection
 
 }
 
-func newSSHRemote(loc location, auth Auth, stall time.Duration) *sshRemote {
+func newSSHRemote(loc location, auth Auth, stall patience) *sshRemote {
 	return &sshRemote{loc: loc, auth: auth, stall: stall}
 }
 
@@ -71,7 +71,7 @@ func (s *sshRemote) dial(ctx context.Context) (err error) {
 		return err
 	}
 	// Nothing in the handshake knows a context: it ends with the connection.
-	ctx, w := newWatch(ctx, min(dialLimit, s.stall))
+	ctx, w := newWatch(ctx, patience{limit: min(dialLimit, s.stall.limit)})
 	defer w.stop()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	c, chans, reqs, err := ssh.NewClientConn(conn, addr, config)
@@ -263,7 +263,7 @@ func (s *sshRemote) session(ctx context.Context) (*ssh.Session, error) {
 
 func (s *sshRemote) openSession(ctx context.Context) (*ssh.Session, error) {
 	client := s.client
-	ctx, w := newWatch(ctx, min(dialLimit, s.stall))
+	ctx, w := newWatch(ctx, patience{limit: min(dialLimit, s.stall.limit)})
 	defer w.stop()
 	defer context.AfterFunc(ctx, func() { client.Close() })()
 	session, err := client.NewSession()

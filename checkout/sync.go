@@ -27,7 +27,7 @@ func (c *Clone) RemoteHead(ctx context.Context) (Hash, error) {
 
 // remoteError says what was being done at which remote.
 func (c *Clone) remoteError(doing string, err error) error {
-	return fmt.Errorf("%s %s: %w", doing, redact(c.opts.URL), err)
+	return fmt.Errorf("%s %s: %w", doing, redact(c.opts.URL), plain(err))
 }
 
 // Fetch brings what the remote's branch has into the clone and makes
@@ -273,14 +273,14 @@ type Report struct {
 // network.
 func Probe(ctx context.Context, o Options) (Report, error) {
 	var r Report
-	remote, err := newRemote(o.URL, o.Auth, stallLimit)
+	remote, err := newRemote(o.URL, o.Auth, patience{limit: stallLimit})
 	if err != nil {
 		return r, err
 	}
 	defer remote.close()
 	l, err := remote.list(ctx, "HEAD", "refs/heads/")
 	if err != nil {
-		return r, fmt.Errorf("asking %s: %w", redact(o.URL), err)
+		return r, fmt.Errorf("asking %s: %w", redact(o.URL), plain(err))
 	}
 	r.Default = branchName(l.head)
 	if o.Branch == "" {
@@ -291,7 +291,7 @@ func Probe(ctx context.Context, o Options) (Report, error) {
 	r.Empty = len(l.refs) == 0
 	err = remote.push(ctx, ref, func(oid) (*update, error) { return nil, nil })
 	if err != nil {
-		r.Push = fmt.Errorf("pushing to %s: %w", redact(o.URL), err)
+		r.Push = fmt.Errorf("pushing to %s: %w", redact(o.URL), plain(err))
 	}
 	return r, nil
 }

@@ -474,7 +474,7 @@ func TestStall(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, url := range []string{w.url, "http://" + silent.Addr().String() + "/x", "ssh://" + silent.Addr().String() + "/x"} {
-		r, err := newRemote(url, Auth{SSHKeyFile: key, KnownHostsFile: writeFile(t, "")}, 30*time.Millisecond)
+		r, err := newRemote(url, Auth{SSHKeyFile: key, KnownHostsFile: writeFile(t, "")}, patience{limit: 30 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
