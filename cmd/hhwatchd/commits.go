@@ -137,12 +137,13 @@ func (r *repository) leaveOut(p *planned, in input, why error, rep *report) erro
 
 // setAside keeps a local commit that the remote went on without.
 func (r *repository) setAside(c checkout.Hash, rep *report) error {
-	if err := r.clone.SaveRef("aside/"+string(c), c); err != nil {
+	if err := r.clone.SaveRef(asideRef+string(c), c); err != nil {
 		return err
 	}
+	rep.setAside = true
 	return r.record(journal.Record{
 		Cycle: rep.Cycle, Step: journal.StepAside, Commits: []string{string(c)},
-		Note: fmt.Sprintf("the remote moved on without the local commit %s; it is kept as refs/hhwatchd/aside/%s", short(string(c)), c),
+		Note: fmt.Sprintf("the remote moved on without the local commit %s; it is kept as refs/hhwatchd/%s%s", short(string(c)), asideRef, c),
 	})
 }
 

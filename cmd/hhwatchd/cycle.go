@@ -158,6 +158,9 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			t.noPull, t.ask = false, true
 			continue
 		}
+		if errors.Is(err, checkout.ErrRaced) {
+			err = fmt.Errorf("others pushed to %s first, %s in a row", r.cfg.Branch, plural(race+1, "time"))
+		}
 		if err != nil {
 			rep.Push.Error = err.Error()
 		}
@@ -194,6 +197,10 @@ const baseRef = "base"
 // no such ref, what any commit holds.
 const archivedRef = "archived"
 
+// asideRef is before the names of the refs that hold local commits which the
+// remote went on without.
+const asideRef = "aside/"
+
 // A base is where a cycle's new commits go, and what has to be said again
 // there.
 type base struct {
@@ -223,12 +230,16 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
 	case t.noPull:
 		rep.Pull.Skipped = "not asked for"
 		return
-	case r.remote.Failing() && !t.ask && !r.remoteDue():
+	case r.spared(t):
 		rep.Pull.Skipped = "the remote is failing; next try at " + r.remote.Due().Format(time.TimeOnly)
 		return
 	}
 	t.progress.report("pull", 0, 0)
-	look, cancel := context.WithTimeout(ctx, lookLimit)
+	r.hurried.Store(t.why == "drop")
+	defer r.hurried.Store(false)
+	answered := r.asking("telling its branch")
+	defer func() { answered() }()
+	look, cancel := context.WithTimeoutCause(ctx, lookLimit, fmt.Errorf("no answer within %v", lookLimit))
 	head, err := r.clone.RemoteHead(look)
 	cancel()
 	switch {
@@ -238,6 +249,7 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
 		// taken for a new one to be pushed to.
 		err = fmt.Errorf("branch %s is gone from %s; nothing is pulled or pushed until it is back", r.cfg.Branch, r.cfg.URL)
 	case !t.dryRun:
+		answered = r.asking("sending new commits")
 		head, err = r.clone.Fetch(ctx)
 	}
 	if err != nil {

@@ -157,7 +157,7 @@ func printApply(line func(string, string, ...any), name string, a applyReport, d
 // well reports whether status has nothing for a person to do.
 func (s *statusDoc) well() bool {
 	for _, r := range s.Repositories {
-		if r.Down != "" || r.Error != "" {
+		if r.Down != "" || r.Error != "" || r.Aside > 0 {
 			return false
 		}
 		for _, f := range r.Fabrics {
@@ -181,12 +181,19 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			continue
 		}
 		if r.Down != "" {
-			fmt.Fprintf(w, "  remote    DOWN for %s: %s; next try %s\n", now.Sub(r.DownSince).Round(time.Second), r.Down, r.Next.Local().Format(time.TimeOnly))
+			fmt.Fprintf(w, "  remote    DOWN for %s, %s: %s; next try %s\n", now.Sub(r.DownSince).Round(time.Second), plural(r.Tries, "attempt"), r.Down, r.Next.Local().Format(time.TimeOnly))
 		} else {
 			fmt.Fprintf(w, "  remote    at %s, looked %s\n", orNone(short(r.Remote)), ago(r.Looked))
 		}
+		if waits := now.Sub(r.Asked); r.Asking != "" && waits > 2*time.Second {
+			fmt.Fprintf(w, "  waiting   for the remote, which is %s for %s\n", r.Asking, waits.Round(time.Second))
+		}
 		if r.Unpushed > 0 {
 			fmt.Fprintf(w, "  unpushed  %s, local branch at %s\n", plural(r.Unpushed, "commit"), short(r.Head))
+		}
+		if r.Aside > 0 {
+			fmt.Fprintf(w, "  ASIDE     %s made in the clone, which the remote went on without: git -C %s log --no-walk --glob=refs/hhwatchd/%s; push what is missed from another clone, then git update-ref -d REF\n",
+				plural(r.Aside, "commit"), r.Clone, strings.TrimSuffix(asideRef, "/"))
 		}
 		if r.Error != "" {
 			fmt.Fprintf(w, "  STOPPED   %s\n", r.Error)

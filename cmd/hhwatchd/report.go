@@ -26,6 +26,7 @@ type report struct {
 	Took       time.Duration  `json:"tookNanoseconds"`
 
 	replanned checkout.Hash // the local branch that was planned anew
+	setAside  bool          // a local commit that the remote went on without
 }
 
 type pullReport struct {

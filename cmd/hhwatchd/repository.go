@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +47,7 @@ type repository struct {
 	fabrics []*fabric
 
 	requests chan trigger
+	hurried  atomic.Bool     // a drop waits for the remote's answer to be committed
 	again    bool            // the cycle saw that it must look again soon
 	progress progressFunc    // of the cycle's trigger
 	pulse    pulse           // of the cycle
@@ -68,14 +70,19 @@ func (f *fabric) rawPath(p string) string { return f.cfg.raw() + "/" + p }
 type repositoryStatus struct {
 	Name      string         `json:"name"`
 	URL       string         `json:"url"`
+	Clone     string         `json:"clone"` // the directory of the working clone
 	Branch    string         `json:"branch"`
 	Head      string         `json:"head,omitempty"`   // of the local branch
 	Remote    string         `json:"remote,omitempty"` // of the remote's, when it was last seen
 	Unpushed  int            `json:"unpushed"`
-	Looked    time.Time      `json:"looked,omitzero"` // the last answer of the remote
-	Down      string         `json:"down,omitempty"`  // why the remote cannot be used
+	Looked    time.Time      `json:"looked,omitzero"`  // the last answer of the remote
+	Aside     int            `json:"aside,omitempty"`  // local commits that the remote went on without
+	Asking    string         `json:"asking,omitempty"` // what the remote is doing for us just now
+	Asked     time.Time      `json:"asked,omitzero"`   // since when
+	Down      string         `json:"down,omitempty"`   // why the remote cannot be used
 	DownSince time.Time      `json:"downSince,omitzero"`
-	Next      time.Time      `json:"next,omitzero"` // the next look
+	Tries     int            `json:"tries,omitempty"` // that failed since then
+	Next      time.Time      `json:"next,omitzero"`   // the next look
 	Cycle     string         `json:"cycle,omitempty"`
 	Cycles    int            `json:"cycles"`
 	Error     string         `json:"error,omitempty"` // what stopped the last cycle
@@ -106,7 +113,7 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 		remote:   poller.New(cfg.Interval),
 		requests: make(chan trigger),
 	}
-	r.status = repositoryStatus{Name: cfg.Name, URL: cfg.URL, Branch: cfg.Branch, Fabrics: make([]fabricStatus, len(cfg.Fabrics))}
+	r.status = repositoryStatus{Name: cfg.Name, URL: cfg.URL, Clone: r.cloneDir, Branch: cfg.Branch, Fabrics: make([]fabricStatus, len(cfg.Fabrics))}
 	var raws []string
 	for i := range cfg.Fabrics {
 		fc := &cfg.Fabrics[i]
@@ -171,7 +178,7 @@ func (r *repository) finish(rep *report, t trigger) {
 		r.watch.Wake(10 * time.Second)
 	}
 	r.logTroubles(rep)
-	r.publish(rep)
+	r.publish(rep, t)
 	rep.only(t.fabric)
 	if t.done != nil {
 		t.done <- rep
@@ -219,12 +226,15 @@ func (r *repository) open(ctx context.Context) error {
 			Dir: r.cloneDir, URL: r.cfg.URL, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
 			AsideDir: r.asideDir,
 			Progress: func(phase string, done, total int) { r.progress.report(phase, done, total) },
+			Waiting:  func() bool { return r.hurried.Load() || len(r.watch.C()) > 0 },
 		}
 		for _, f := range r.fabrics {
 			o.Inputs = append(o.Inputs, f.cfg.raw())
 			o.Exclude = append(o.Exclude, "/"+f.cfg.unmanaged()+"/", "/"+f.cfg.raw()+"/**/.*"+watcher.SpentSuffix, "/"+f.cfg.raw()+"/.*"+watcher.SpentSuffix)
 		}
+		answered := r.asking("sending a clone")
 		c, err := checkout.Open(ctx, o)
+		answered()
 		if err != nil {
 			return err
 		}
@@ -386,7 +396,7 @@ func (r *repository) push(ctx context.Context, t trigger, rep *report) error {
 		rep.Push.Skipped = "the remote is not to be had"
 		return nil
 	}
-	if r.remote.Failing() && !t.ask && !r.remoteDue() {
+	if r.spared(t) {
 		rep.Push.Skipped = "the remote is failing; next try at " + r.remote.Due().Format(time.TimeOnly)
 		return nil
 	}
@@ -395,6 +405,7 @@ func (r *repository) push(ctx context.Context, t trigger, rep *report) error {
 		return err
 	}
 	t.progress.report("push", 0, len(commits))
+	defer r.asking("taking a push of " + plural(len(commits), "commit"))()
 	if err := r.clone.Push(ctx); err != nil {
 		if errors.Is(err, checkout.ErrRaced) {
 			// They are planned anew. The first try is nobody's business but
@@ -468,9 +479,12 @@ func (r *repository) remoteWent(ctx context.Context, rep *report) error {
 	down, since := r.status.Down, r.status.DownSince
 	r.status.Down = failure
 	if failure == "" {
-		r.status.DownSince, r.status.Looked = time.Time{}, time.Now()
-	} else if down == "" {
-		r.status.DownSince = time.Now()
+		r.status.DownSince, r.status.Tries, r.status.Looked = time.Time{}, 0, time.Now()
+	} else {
+		r.status.Tries++
+		if down == "" {
+			r.status.DownSince = time.Now()
+		}
 	}
 	r.mu.Unlock()
 	switch {
@@ -482,12 +496,29 @@ func (r *repository) remoteWent(ctx context.Context, rep *report) error {
 	return nil
 }
 
-func (r *repository) remoteDue() bool { return !time.Now().Before(r.remote.Due()) }
+// spared reports whether a failing remote is left alone: it is asked when its
+// schedule says so, or a person. What else wakes the cycle, a drop above all,
+// does not wait for a remote that may well hang.
+func (r *repository) spared(t trigger) bool {
+	return r.remote.Failing() && !t.ask && t.why != "interval"
+}
+
+// asking notes what the remote is asked to do, for status; the function that
+// it returns notes the answer.
+func (r *repository) asking(what string) (answered func()) {
+	note := func(what string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.status.Asking, r.status.Asked = what, time.Now()
+	}
+	note(what)
+	return func() { note("") }
+}
 
 // publish refreshes what status shows.
-func (r *repository) publish(rep *report) {
+func (r *repository) publish(rep *report, t trigger) {
 	var head, up checkout.Hash
-	unpushed := 0
+	unpushed, aside := 0, 0
 	if r.clone != nil {
 		head, _ = r.clone.Head()
 		up, _ = r.clone.Upstream()
@@ -495,11 +526,16 @@ func (r *repository) publish(rep *report) {
 			commits, _ := r.clone.Log(up, head)
 			unpushed = len(commits)
 		}
+		// It takes reading a directory: when there may be news only.
+		if t.full || rep.setAside || r.status.Aside > 0 {
+			refs, _ := r.clone.Refs(asideRef)
+			aside = len(refs)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.status
-	s.Head, s.Remote, s.Unpushed = string(head), string(up), unpushed
+	s.Head, s.Remote, s.Unpushed, s.Aside = string(head), string(up), unpushed, aside
 	s.Next, s.Cycle, s.Error = r.remote.Due(), rep.Cycle, rep.Error
 	s.Cycles++
 	for i, fr := range rep.Fabrics {

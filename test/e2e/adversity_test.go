@@ -155,7 +155,7 @@ func TestRewound(t *testing.T) {
 // state, with every drop in it, and then stop committing.
 func TestTwoHosts(t *testing.T) {
 	one := newWorld(t, options{interval: "1s"})
-	two := &world{t: t, git: one.git, bare: one.bare, state: filepath.Join(t.TempDir(), "state")}
+	two := &world{t: t, repo: one.repo, git: one.git, bare: one.bare, state: filepath.Join(t.TempDir(), "state")}
 	config, err := os.ReadFile(one.config)
 	if err != nil {
 		t.Fatal(err)

@@ -102,32 +102,6 @@ func TestBranchGone(t *testing.T) {
 	w.clean()
 }
 
-// A push that the server refuses is told once, in the server's words, and
-// goes out when it is allowed.
-func TestPushRefused(t *testing.T) {
-	w := newWorld(t, options{interval: "1s"})
-	w.start()
-	w.git.RejectPush("this branch is protected")
-	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
-	for range 4 {
-		w.eventually("sync to fail", func() error {
-			if out, code := w.hh("sync"); code != 1 || !strings.Contains(out, "this branch is protected") {
-				return fmt.Errorf("exit code %d:\n%s", code, out)
-			}
-			return nil
-		})
-	}
-	if out, code := w.hh("status"); code != 1 || !strings.Contains(out, "this branch is protected") || !strings.Contains(out, "2 commits") {
-		t.Errorf("status, exit code %d:\n%s", code, out)
-	}
-	if h := w.history(); strings.Count(h, "protected") != 1 || strings.Contains(h, "over") {
-		t.Errorf("the fault is not told just once:\n%s", h)
-	}
-	w.git.Clear()
-	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001)})
-	w.eventually("status to be well", func() error { _, err := w.status(); return err })
-}
-
 // When a fabric's path changes in the config, unpushed drops move with it,
 // and nothing is deleted from the cluster without a person's word.
 func TestPathChanged(t *testing.T) {

@@ -55,6 +55,8 @@ type world struct {
 	t      *testing.T
 	git    *gitserver.Server
 	bare   string // the repository on the git server
+	repo   string // its name in the config
+	token  string // the file with the password for the git server
 	kube   *kube.Server
 	state  string
 	config string
@@ -74,7 +76,7 @@ type options struct {
 func newWorld(t *testing.T, o options) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{t: t, state: filepath.Join(dir, "state"), config: filepath.Join(dir, "hhwatchd.yaml")}
+	w := &world{t: t, repo: "site-a", state: filepath.Join(dir, "state"), config: filepath.Join(dir, "hhwatchd.yaml"), token: filepath.Join(dir, "token")}
 	w.git = gitserver.Start(t, gitserver.Options{Dir: filepath.Join(dir, "git"), Username: "hhwatchd", Password: "s3cr3t-token"})
 	w.bare = w.git.Create("fabrics")
 	if o.cluster {
@@ -93,8 +95,7 @@ func newWorld(t *testing.T, o options) *world {
 	if o.fabrics == nil {
 		o.fabrics = []string{"fabric-1"}
 	}
-	token := filepath.Join(dir, "token")
-	write(t, token, "s3cr3t-token\n")
+	write(t, w.token, "s3cr3t-token\n")
 	var b strings.Builder
 	fmt.Fprintf(&b, `stateDir: %s
 settle: {quiet: 50ms, max: 1s}
@@ -106,7 +107,7 @@ repositories:
     auth: {username: hhwatchd, passwordFile: %q}
     author: {name: hhwatchd, email: hhwatchd@mgmt-1.example.net}
     fabrics:
-`, w.state, o.rescan, w.git.RepoURL("fabrics"), o.interval, token)
+`, w.state, o.rescan, w.git.RepoURL("fabrics"), o.interval, w.token)
 	for _, f := range o.fabrics {
 		fmt.Fprintf(&b, "      - name: %s\n        path: gitops/hedgehog/%s\n", f, f)
 		if o.cluster {
@@ -199,7 +200,7 @@ func (w *world) start() {
 		if err != nil {
 			return err
 		}
-		if st.Repositories[0].Cycles == 0 {
+		if len(st.Repositories) == 0 || st.Repositories[0].Cycles == 0 {
 			return fmt.Errorf("no cycle yet")
 		}
 		return nil
@@ -287,18 +288,23 @@ func (w *world) must(args ...string) string {
 
 // statusDoc is the part of `status -o json` that tests look at.
 type statusDoc struct {
-	Repositories []struct {
-		Head     string
-		Unpushed int
-		Down     string
-		Cycles   int
-		Error    string
-		Fabrics  []struct {
-			Name             string
-			Objects, Applied int
-			Down, Held       string
-			Failed           []string
-		}
+	Repositories []repositoryDoc
+}
+
+type repositoryDoc struct {
+	Name     string
+	Head     string
+	Unpushed int
+	Down     string
+	Tries    int
+	Cycles   int
+	Aside    int
+	Error    string
+	Fabrics  []struct {
+		Name             string
+		Objects, Applied int
+		Down, Held       string
+		Failed           []string
 	}
 }
 
@@ -315,7 +321,7 @@ func (w *world) status() (statusDoc, error) {
 func (w *world) raw(fabric string) string { return filepath.Join(w.state, "raw", fabric) }
 
 // clone is the working clone on the management host.
-func (w *world) clone() string { return filepath.Join(w.state, "repos", "site-a") }
+func (w *world) clone() string { return filepath.Join(w.state, "repos", w.repo) }
 
 // drop puts a file into a raw directory as cp does.
 func (w *world) drop(fabric, name, content string) {
