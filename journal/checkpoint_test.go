@@ -107,7 +107,7 @@ func TestOpenFromCheckpoint(t *testing.T) {
 		t.Errorf("damage %v", j.Damage())
 	}
 	mustClose(t, j)
-	if r, err := Verify(dir); err != nil || len(r.Damage) != 1 || r.Damage[0].Segment != segs[0] || r.Damage[0].Offset != 0 {
+	if r, err := Verify(dir, nil); err != nil || len(r.Damage) != 1 || r.Damage[0].Segment != segs[0] || r.Damage[0].Offset != 0 {
 		t.Errorf("Verify finds %v, %v", r.Damage, err)
 	}
 
@@ -258,7 +258,7 @@ func TestVerifyCheckpoint(t *testing.T) {
 		data[name] = out
 	}
 	put(t, dir, data)
-	r, err := Verify(dir)
+	r, err := Verify(dir, nil)
 	if err != nil || len(r.Damage) != 2 || r.Damage[0].Segment != segs[2] || !strings.Contains(r.Damage[0].What, "checkpoint") {
 		t.Errorf("%v, %v", r.Damage, err)
 	}
@@ -372,7 +372,7 @@ func TestExpire(t *testing.T) {
 			if err := os.Remove(filepath.Join(dir, names[0])); err != nil {
 				t.Fatal(err)
 			}
-			if r, err := Verify(dir); err != nil || len(r.Damage) != 1 || r.Damage[0].Last != segmentFirst(names[1])-1 {
+			if r, err := Verify(dir, nil); err != nil || len(r.Damage) != 1 || r.Damage[0].Last != segmentFirst(names[1])-1 {
 				t.Errorf("a segment was removed: %v, %v", r.Damage, err)
 			}
 		})

@@ -86,7 +86,7 @@ func readAll(t testing.TB, dir string, from uint64) (recs []Record, damage []Dam
 // mustVerify fails the test unless the journal is whole.
 func mustVerify(t testing.TB, dir string) Report {
 	t.Helper()
-	r, err := Verify(dir)
+	r, err := Verify(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestReadNoJournal(t *testing.T) {
 			t.Errorf("Read: %v", err)
 		}
 	}
-	if _, err := Verify(dir); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Verify(dir, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Verify: %v", err)
 	}
 	if _, err := ReadInventory(dir); !errors.Is(err, fs.ErrNotExist) {

@@ -141,7 +141,7 @@ func reopened(t *testing.T, dir string, again bool) ([]Record, []Damage) {
 		// It began with the checkpoint that the first one wrote behind it.
 		t.Errorf("the second Open finds damage %v, the first %v", j.Damage(), damage)
 	}
-	report, err := Verify(dir)
+	report, err := Verify(dir, nil)
 	if err != nil || !reflect.DeepEqual(report.Damage, damage) {
 		t.Errorf("Verify finds damage %v, %v; Open found %v", report.Damage, err, damage)
 	}
@@ -158,7 +158,7 @@ func TestTornTail(t *testing.T) {
 		put(t, dir, map[string][]byte{segmentName(1): w.data[:n]})
 		keep, end := w.complete(n)
 
-		report, err := Verify(dir)
+		report, err := Verify(dir, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

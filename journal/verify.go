@@ -28,20 +28,15 @@ type Report struct {
 	// the next Open cuts it off.
 	Tail *Damage
 
-	Inventory *Inventory        // that follows from the records
-	Hashes    map[uint64]string // of the records that were asked for and are there
+	Inventory *Inventory // that follows from the records
 }
 
 // Verify reads the whole journal in dir and checks each hash, the chain, and
 // that each checkpoint is what follows from the records before it. It takes no
-// lock. Damage is not an error, but part of the report, and so are the hashes
-// of the records with the numbers seqs.
-func Verify(dir string, seqs ...uint64) (Report, error) {
-	r := Report{Inventory: newInventory(), Hashes: make(map[uint64]string)}
-	asked := make(map[uint64]bool, len(seqs))
-	for _, seq := range seqs {
-		asked[seq] = true
-	}
+// lock. Damage is not an error, but part of the report. Where see is not nil,
+// it is called with each record on the way.
+func Verify(dir string, see func(Record)) (Report, error) {
+	r := Report{Inventory: newInventory()}
 	known := true // the inventory follows from all records
 	var s scanner
 	s = scanner{dir: dir, yield: func(rec Record, err error) bool {
@@ -57,8 +52,8 @@ func Verify(dir string, seqs ...uint64) (Report, error) {
 		}
 		r.Records++
 		r.Last, r.Head, r.Newest = rec.Seq, rec.Hash, rec.Time
-		if asked[rec.Seq] {
-			r.Hashes[rec.Seq] = rec.Hash
+		if see != nil {
+			see(rec)
 		}
 		c := rec.Checkpoint
 		if c == nil {

@@ -43,12 +43,12 @@ func TestExpireJournal(t *testing.T) {
 			}
 		}
 		write()
-		if r, err := journal.Verify(dir); err != nil || r.First != 1 || len(r.Damage) > 0 {
+		if r, err := journal.Verify(dir, nil); err != nil || r.First != 1 || len(r.Damage) > 0 {
 			t.Errorf("within the bounds: %+v, %v", r, err)
 		}
 		keep.MaxAge = 8 * time.Hour // reread
 		write()
-		r, err := journal.Verify(dir)
+		r, err := journal.Verify(dir, nil)
 		if err != nil || r.First < 20 || r.Expired != r.First-1 || len(r.Damage) > 0 || time.Since(r.Oldest) > 16*time.Hour {
 			t.Errorf("past the bounds: %+v, %v", r, err)
 		}

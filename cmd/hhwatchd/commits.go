@@ -25,6 +25,10 @@ const (
 	trailerFabric = "Hhwatchd-Fabric"
 	trailerFile   = "Raw-File" // path in the repository; its blob follows
 	trailerBlob   = "Raw-Blob"
+
+	// What the journal was when the commit was made, see witness. The remote,
+	// which has the commit, thus vouches for the journal up to there.
+	trailerJournal = "Hhwatchd-Journal"
 )
 
 // The values of trailerStep.
@@ -251,6 +255,9 @@ func (r *repository) message(subject, step, cycle string, f *fabric, files []inp
 		fmt.Fprintf(&b, "%s: %s\n%s: %s\n", trailerFile, quotePath(f.rawPath(in.Path)), trailerBlob, in.blob)
 	}
 	fmt.Fprintf(&b, "%s: %s\n%s: %s\n%s: %s\n", trailerFabric, f.cfg.Name, trailerStep, step, trailerCycle, cycle)
+	if w := r.book.witness(); w.seq > 0 {
+		fmt.Fprintf(&b, "%s: %s\n", trailerJournal, w)
+	}
 	return b.String()
 }
 

@@ -68,7 +68,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	}
 
 	// What a crash, a person or another program left: commits that the journal
-	// does not know of yet, and with a full look also edited files.
+	// does not know of yet, and with a full look also an inventory that does
+	// not agree with git, and edited files.
 	if !t.dryRun {
 		up, err := r.clone.Upstream()
 		if err != nil {
@@ -78,6 +79,9 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			return err
 		}
 		if t.full {
+			if err := r.mend(t, rep); err != nil {
+				return err
+			}
 			if err := r.restore(ctx, rep); err != nil {
 				return err
 			}

@@ -120,10 +120,13 @@ config is wrong.`,
 	root.AddCommand(
 		runCommand(&o), reloadCommand(&o), checkConfigCommand(&o), initCommand(&o),
 		syncCommand(&o), ingestCommand(&o), statusCommand(&o), historyCommand(&o),
-		getCommand(&o), validateCommand(&o), explainCommand(),
+		getCommand(&o), validateCommand(&o), explainCommand(), journalCommand(&o),
 	)
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
+		for _, sub := range c.Commands() {
+			sub.DisableFlagsInUseLine = true
+		}
 	}
 	return root
 }

@@ -61,7 +61,8 @@ type repository struct {
 type fabric struct {
 	cfg     *FabricConfig
 	policy  ingest.Policy
-	cluster *cluster // nil without one
+	cluster *cluster       // nil without one
+	agreed  *checkout.Hash // managed tree that was last found to be what the inventory says
 }
 
 func (f *fabric) rawPath(p string) string { return f.cfg.raw() + "/" + p }

@@ -386,7 +386,8 @@ func (w *world) pushed(fabric, path string) {
 	})
 }
 
-// clean wants the working clone to be clean for a person, and sound.
+// clean wants the working clone to be clean for a person, and sound, and the
+// journal to agree with it.
 func (w *world) clean() {
 	w.t.Helper()
 	c := gitserver.Open(w.t, w.clone())
@@ -395,6 +396,9 @@ func (w *world) clean() {
 	}
 	if out, err := c.TryGit("fsck", "--strict"); err != nil {
 		w.t.Errorf("git fsck: %v\n%s", err, out)
+	}
+	if out, code := w.hh("journal", "verify"); code != 0 {
+		w.t.Errorf("journal verify: exit code %d\n%s", code, out)
 	}
 }
 
