@@ -15,6 +15,10 @@ import (
 // archivedMax is how many raw blobs the inventory remembers for a fabric.
 const archivedMax = 4096
 
+// toldMax is for how many refused files of a fabric the inventory remembers
+// when they arrived.
+const toldMax = 1024
+
 // Inventory is what each fabric should hold and what was applied to it, as
 // the journal tells. [Journal.Inventory] is kept up with each Append; what
 // [ReadInventory] returns stays as it is. Its methods may be called by
@@ -36,6 +40,7 @@ type fabric struct {
 	objects  map[key]*object
 	archived map[string]string // raw blob to commit
 	order    []string          // blobs of archived, newest last
+	told     []File            // that arrived and left no trace in git, newest last
 	tree     string
 	applied  string
 }
@@ -198,6 +203,10 @@ func (inv *Inventory) enter(r *Record) {
 			repo.pushed = r.To
 		}
 		inv.repositories[r.Repository] = repo
+	}
+	if r.Fabric != "" && r.File != nil && !r.File.Arrived.IsZero() {
+		f := inv.fabric(r.Fabric)
+		f.told = append(f.told[max(0, len(f.told)+1-toldMax):], *r.File)
 	}
 	if r.Fabric != "" {
 		switch r.Step {
@@ -414,6 +423,19 @@ func (inv *Inventory) Archived(fabric, blob string) (commit string, ok bool) {
 		commit, ok = f.archived[blob]
 	}
 	return commit, ok
+}
+
+// Told reports whether one of the last records tells of that very file: of the
+// same path, blob and arrival, one of those that leave no trace in git. Only
+// the records since the last checkpoint count, since this is for what was
+// recorded immediately before a crash.
+func (inv *Inventory) Told(fabric string, file File) bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	f := inv.fabrics[fabric]
+	return f != nil && slices.ContainsFunc(f.told, func(t File) bool {
+		return t.Path == file.Path && t.Blob == file.Blob && t.Arrived.Equal(file.Arrived)
+	})
 }
 
 // Tree returns the git tree of managed/ that the entries of the fabric account

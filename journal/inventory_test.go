@@ -205,6 +205,56 @@ func TestInventoryArchived(t *testing.T) {
 	}
 }
 
+func TestInventoryTold(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 23, 6, 34, 0, 123456789, time.UTC)
+	file := func(i int) File {
+		return File{Path: "f/raw/a.yaml", Blob: "r", Origin: Dropped, Outcome: Rejected, Arrived: at.Add(time.Duration(i))}
+	}
+	for i := range 101 {
+		f := file(i)
+		if err := j.Append(Record{Fabric: "fabric-1", Step: StepReject, File: &f}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	inv, err := ReadInventory(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, other := file(0), file(0)
+	elsewhere.Path, other.Blob = "f/raw/b.yaml", "s"
+	for _, c := range []struct {
+		fabric string
+		file   File
+		want   bool
+	}{
+		{"fabric-1", file(0), true},
+		{"fabric-1", file(100), true},
+		{"fabric-1", file(101), false},
+		{"fabric-1", elsewhere, false},
+		{"fabric-1", other, false},
+		{"fabric-2", file(0), false},
+	} {
+		if got := inv.Told(c.fabric, c.file); got != c.want {
+			t.Errorf("%s %+v: %v", c.fabric, c.file, got)
+		}
+	}
+	for i := 101; i < 101+toldMax; i++ {
+		f := file(i)
+		inv.apply(Record{Fabric: "fabric-1", Step: StepReject, File: &f})
+	}
+	if inv.Told("fabric-1", file(100)) || !inv.Told("fabric-1", file(101)) {
+		t.Error("not the last ones are remembered")
+	}
+}
+
 func TestObjectsSorted(t *testing.T) {
 	inv := newInventory()
 	want := []Key{

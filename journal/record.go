@@ -154,6 +154,11 @@ type File struct {
 	Size    int64  `json:"size,omitempty"`    // bytes
 	Outcome string `json:"outcome,omitempty"` // [Ingested], [Rejected] or [Already]
 	Kept    string `json:"kept,omitempty"`    // where a file lies that was rejected or set aside
+
+	// Arrived is the ctime of a dropped file that leaves no trace in git, to the
+	// nanosecond. By it the file is recognised where a crash came before it
+	// left raw/: see [Inventory.Told].
+	Arrived time.Time `json:"arrived,omitzero"`
 }
 
 // Object is what one step did with one Kubernetes object.

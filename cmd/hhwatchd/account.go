@@ -15,7 +15,8 @@ import (
 
 // recordRefused tells the journal of the files that leave no trace in git:
 // rejected drops, and files that brought nothing new. It does so before they
-// are moved, so that a crash cannot swallow it.
+// are moved, so that a crash cannot swallow it; a file that it came before is
+// known by its arrival, so that it is not told twice.
 func (r *repository) recordRefused(work []planned, rep *report) error {
 	var recs []journal.Record
 	for i := range work {
@@ -38,6 +39,12 @@ func (r *repository) recordRefused(work []planned, rep *report) error {
 				rec.File.Kept = p.kept[j]
 			} else {
 				rec.File.Commit, _ = r.book.inventory().Archived(p.fabric.cfg.Name, string(in.blob))
+			}
+			if in.disk != nil {
+				rec.File.Arrived = in.disk.Time.UTC()
+				if r.book.inventory().Told(rec.Fabric, *rec.File) {
+					continue
+				}
 			}
 			recs = append(recs, rec)
 		}

@@ -139,3 +139,36 @@ func TestJournalBehindLostRace(t *testing.T) {
 		t.Errorf("the inventory is\n%s", out)
 	}
 }
+
+// The journal knew of a rejection, and then the file could not be moved to
+// unmanaged/, or a crash came: it is moved later, and told once.
+func TestRejectionInterrupted(t *testing.T) {
+	w := newWorld(t, options{})
+	w.must("sync", "--once") // makes the clone
+	w.drop("fabric-1", "bad.yaml", "kind: VPC\n")
+	kept := filepath.Join(w.clone(), "gitops/hedgehog/fabric-1/unmanaged/bad.yaml")
+	if err := os.MkdirAll(kept+".reason", 0o755); err != nil { // in the way
+		t.Fatal(err)
+	}
+	for range 2 {
+		if out, code := w.hh("sync", "--once"); code != 1 || !strings.Contains(out, "rejecting bad.yaml") {
+			t.Fatalf("sync, exit code %d:\n%s", code, out)
+		}
+	}
+	if err := os.Remove(kept + ".reason"); err != nil {
+		t.Fatal(err)
+	}
+	w.hh("sync", "--once")
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+	if h := w.history(); strings.Count(h, "rejected raw/bad.yaml") != 1 {
+		t.Errorf("the history does not tell once of the rejection:\n%s", h)
+	}
+	// Dropped again, it is another rejection.
+	w.drop("fabric-1", "bad.yaml", "kind: VPC\n")
+	w.hh("sync", "--once")
+	if h := w.history(); strings.Count(h, "rejected raw/bad.yaml") != 2 {
+		t.Errorf("the history does not tell of the second rejection:\n%s", h)
+	}
+}
