@@ -38,8 +38,8 @@ func (w *world) checkJournal(h *host, tree map[string]string) {
 		b.seq = r.Seq
 		w.hear(h, b, r)
 	}
-	if _, err := journal.Verify(h.journal()); err != nil {
-		w.violate(&w.found.other, nil, "the journal of %s: %v", h.name, err)
+	if _, err := h.hhwatchd("journal", "verify"); err != nil {
+		w.violate(&w.found.other, nil, "on %s: %v", h.name, err)
 	}
 
 	// Each of our commits, and what each commit ingested.
