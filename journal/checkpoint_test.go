@@ -510,3 +510,37 @@ func TestReadersMeetRemovals(t *testing.T) {
 		t.Errorf("followed %d", seen)
 	}
 }
+
+// TestSince: reading from there on leaves out no record of that time, and few
+// others.
+func TestSince(t *testing.T) {
+	dir := memDir(t)
+	j := mustOpen(t, dir)
+	j.segmentSize = 1000
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		for range 40 {
+			mustAppend(t, j, Record{Step: StepStart})
+			time.Sleep(time.Minute)
+		}
+		all := mustRead(t, dir, 0)
+		for i := range 45 {
+			at := start.Add(time.Duration(i)*time.Minute - 30*time.Second)
+			from, err := Since(dir, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before, after int
+			for _, r := range told(mustRead(t, dir, from)) {
+				if r.Time.Before(at) {
+					before++
+				} else {
+					after++
+				}
+			}
+			if before > 5 || after != max(0, 40-i) {
+				t.Errorf("minute %d: from %d of %d on, %d records before and %d after", i, from, len(all), before, after)
+			}
+		}
+	})
+}

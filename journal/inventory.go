@@ -5,6 +5,7 @@ package journal
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -348,6 +349,14 @@ func (e *object) entry(k Key) Entry {
 		}
 	}
 	return out
+}
+
+// Fabrics returns the names of all fabrics that the journal knows, in order;
+// they need not be configured any more.
+func (inv *Inventory) Fabrics() []string {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return slices.Sorted(maps.Keys(inv.fabrics))
 }
 
 // Get returns the entry of one object of a fabric.

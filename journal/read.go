@@ -72,6 +72,29 @@ func Read(dir string, from uint64) iter.Seq2[Record, error] {
 	}
 }
 
+// Since returns a number from which on [Read] yields all records of the journal
+// in dir that were made at or after t, and not many others: that of the first
+// one in the newest segment that begins before t. It is 0 for the zero Time.
+func Since(dir string, t time.Time) (uint64, error) {
+	names, err := segments(dir)
+	if err != nil {
+		return 0, fmt.Errorf("reading the journal: %w", err)
+	}
+	if t.IsZero() {
+		return 0, nil
+	}
+	for _, name := range slices.Backward(names) {
+		first, err := firstTime(filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, fmt.Errorf("reading the journal: %w", err)
+		}
+		if err == nil && !first.IsZero() && first.Before(t) {
+			return segmentFirst(name), nil
+		}
+	}
+	return 0, nil
+}
+
 // pollInterval is how often Follow looks for new records.
 const pollInterval = 200 * time.Millisecond
 

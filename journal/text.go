@@ -27,7 +27,7 @@ func (r Record) String() string {
 	if subject := cmp.Or(r.Fabric, r.Repository); subject != "" {
 		s = subject + "  " + s
 	}
-	return printable(s)
+	return Printable(s)
 }
 
 func (r *Record) sentence() string {
@@ -263,9 +263,9 @@ func duration(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
-// printable escapes what would break the line or steer a terminal: file names
+// Printable escapes what would break the line or steer a terminal: file names
 // and the words of servers are not ours.
-func printable(s string) string {
+func Printable(s string) string {
 	if !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		return s
 	}

@@ -211,6 +211,7 @@ func show(ctx context.Context, s *stage.Stage, p *screen) error {
 		args  []string
 	}{
 		{"What came in, and what became of it", []string{"history", "--fabric", stage.Fabric, "--last", "5"}},
+		{"One object's story", []string{"history", "--object", "VPC/vpc-00003"}},
 		{"What the fabric should hold, and where it came from", []string{"get", "vpc"}},
 		{"How the daemon is", []string{"status"}},
 	} {
