@@ -54,7 +54,7 @@ var (
 )
 
 // patience bounds every wait for what is expected. It is for what is broken.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // killsPerCheck is how many kills there are between two comparisons.
 const killsPerCheck = 50
