@@ -400,16 +400,25 @@ func (s *store) list() (changed bool, err error) {
 	}
 	var packs []*pack
 	for _, dir := range s.dirs {
-		names, err := filepath.Glob(filepath.Join(dir, "pack", "pack-*.idx"))
-		if err != nil {
+		entries, err := os.ReadDir(filepath.Join(dir, "pack"))
+		if lacking(err) {
+			clear(s.listed)
 			return false, err
 		}
-		for _, name := range names {
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), "pack-") || filepath.Ext(e.Name()) != ".idx" {
+				continue
+			}
+			name := filepath.Join(dir, "pack", e.Name())
 			p := old[name]
 			if p == nil {
 				// A pack that cannot be opened serves nothing; what it should
-				// hold is then reported as missing, by name.
-				if p, err = openPack(name); err != nil {
+				// hold is then reported as missing, by name. But where this
+				// process lacks something to open it with, nothing is known.
+				if p, err = openPack(name); lacking(err) {
+					clear(s.listed)
+					return false, err
+				} else if err != nil {
 					continue
 				}
 			}
@@ -423,6 +432,12 @@ func (s *store) list() (changed bool, err error) {
 	}
 	s.packs = packs
 	return true, nil
+}
+
+// lacking reports whether err says that this process could not open a file for
+// want of something, which says nothing of the file.
+func lacking(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 // cacheKey names an object by its id, or, as the base of a delta, by its place

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/sys/unix"
 )
 
 // newStore makes an empty repository and opens its store.
@@ -238,6 +239,50 @@ func mustGlob(t testing.TB, dir, pattern string) []string {
 		t.Fatalf("%s: %v, %v", pattern, names, err)
 	}
 	return names
+}
+
+// An object is not taken for missing because no file can be opened, and is
+// there again when one can.
+func TestNoDescriptors(t *testing.T) {
+	dir, s := newStore(t)
+	id, err := write(s, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gitIn(t, dir, id.String()+"\n", "pack-objects", "-q", "objects/pack/pack")
+	git(t, dir, "prune-packed")
+	s = fresh(t, s)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	low := unix.Rlimit{Cur: 256, Max: old.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	var ballast []*os.File
+	for {
+		f, err := os.Open(os.DevNull)
+		if errors.Is(err, unix.EMFILE) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		ballast = append(ballast, f)
+	}
+	// None is left, then one: enough to list the packs, and to open an index,
+	// but not the pack to it. Two, and it works.
+	for free := range 3 {
+		if _, err := s.get(id); errors.Is(err, unix.EMFILE) != (free < 2) || errors.Is(err, ErrNotFound) {
+			t.Errorf("with %d to open: %v", free, err)
+		}
+		ballast[free].Close()
+	}
+	if _, err := s.get(id); err != nil {
+		t.Errorf("when it is over: %v", err)
+	}
 }
 
 func TestAlternates(t *testing.T) {
