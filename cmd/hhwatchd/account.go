@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -16,14 +17,16 @@ import (
 // recordRefused tells the journal of the files that leave no trace in git:
 // rejected drops, and files that brought nothing new. It does so before they
 // are moved, so that a crash cannot swallow it; a file that it came before is
-// known by its arrival, so that it is not told twice.
+// known by its arrival, so that it is not told twice. One that cannot be moved
+// is known by r.told: trying to gives it a new arrival.
 func (r *repository) recordRefused(work []planned, rep *report) error {
 	var recs []journal.Record
+	told := map[leftover]bool{}
 	for i := range work {
 		p := &work[i]
 		for j, in := range p.inputs {
 			outcome := p.outcome(j)
-			if p.origin != journal.Dropped || outcome == journal.Ingested {
+			if p.origin != journal.Dropped || outcome == journal.Ingested || r.told[p.fabric.leftover(in)] {
 				continue
 			}
 			rec := journal.Record{
@@ -47,9 +50,14 @@ func (r *repository) recordRefused(work []planned, rep *report) error {
 				}
 			}
 			recs = append(recs, rec)
+			told[p.fabric.leftover(in)] = true
 		}
 	}
-	return r.record(recs...)
+	err := r.record(recs...)
+	if err == nil {
+		maps.Copy(r.told, told)
+	}
+	return err
 }
 
 // account brings the journal from the last commit that it knows to the local

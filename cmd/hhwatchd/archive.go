@@ -25,38 +25,90 @@ import (
 const reasonSuffix = ".reason"
 
 // archive takes the files of a cycle out of raw/: archived ones are retired
-// (their bytes are in a durable commit), rejected ones move to unmanaged/ of
-// the work tree, which git is told to ignore. It returns the retired files:
-// they are unlinked for good once the cycle is through.
-func (r *repository) archive(work []planned) (spent []*watcher.File, err error) {
-	var done []*watcher.File
-	var failed error
-	for i := range work {
-		p := &work[i]
-		if p.origin != journal.Dropped {
-			continue
-		}
-		for j, in := range p.inputs {
-			if p.outcome(j) != journal.Rejected {
-				if in.disk != nil {
-					done = append(done, in.disk)
-				}
+// (their bytes are in a durable commit), to be unlinked for good once the
+// cycle is through; rejected ones move to unmanaged/ of the work tree, which
+// git is told to ignore. left are archived ones that an earlier cycle could
+// not take out, or a crash left.
+//
+// What cannot be taken out stays, remembered in r.left, and holds up neither
+// the other fabrics nor the push.
+func (r *repository) archive(work, left []planned, rep *report) {
+	for _, f := range r.fabrics {
+		fr := rep.fabric(f.cfg.Name)
+		var done []input
+		for i := range work {
+			p := &work[i]
+			if p.fabric != f || p.origin != journal.Dropped {
 				continue
 			}
-			if err := r.reject(p.kept[j], in, p.plan.Files[j].Verdict); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("rejecting %s: %w", in.Path, err))
+			for j, in := range p.inputs {
+				switch {
+				case p.outcome(j) == journal.Rejected:
+					r.reject(p, j, fr)
+				case in.disk != nil:
+					done = append(done, in)
+				}
+			}
+		}
+		// The new ones together, in the order of their arrival; those that
+		// were left one by one, so that none stands in the way of the others.
+		r.retire(f, done, fr)
+		for _, p := range left {
+			for _, in := range p.inputs {
+				if p.fabric == f {
+					r.retire(f, []input{in}, fr)
+				}
 			}
 		}
 	}
-	spent, changed, err := watcher.Retire(done)
+}
+
+// retire takes files of a fabric out of raw/, whose bytes are in a durable
+// commit.
+func (r *repository) retire(f *fabric, done []input, fr *fabricReport) {
+	files := make([]*watcher.File, len(done))
+	for i, in := range done {
+		files[i] = in.disk
+	}
+	spent, changed, err := watcher.Retire(files)
+	r.spent = append(r.spent, spent...)
 	if len(changed) > 0 {
 		r.lookAgain() // written to meanwhile: new input
 	}
-	return spent, errors.Join(err, failed)
+	stay := 0
+	for _, in := range done {
+		this := f.leftover(in)
+		if err == nil || slices.Contains(spent, in.disk) || slices.Contains(changed, in.disk) {
+			delete(r.left, this)
+			delete(r.told, this)
+			continue
+		}
+		r.left[this], r.told[this] = true, true
+		stay++
+	}
+	if err != nil {
+		fr.Error = fmt.Sprintf("%s ingested, but cannot be taken out of raw/: %s", plural(stay, "file"), r.inWords(err))
+	}
 }
 
-// prepareRejects makes room in unmanaged/ for the rejected drops, and leaves
-// out those for which there is none: they stay in raw/.
+// bury unlinks the retired files for good. Those for which that fails are
+// tried again by the next cycle.
+func (r *repository) bury() error {
+	back, err := watcher.Bury(r.spent)
+	if len(back) > 0 {
+		r.lookAgain() // written to after all: new input again
+	}
+	if err == nil {
+		r.spent = nil
+	}
+	return err
+}
+
+// prepareRejects makes room in unmanaged/ for the rejected drops, and puts the
+// reason there. It leaves out those for which that fails: they stay in raw/.
+//
+// The reason comes first: a crash before the file itself is moved leaves a
+// reason without a file, and the file, still in raw/, is rejected again.
 func (r *repository) prepareRejects(work []planned, rep *report) []planned {
 	for i := range work {
 		p := &work[i]
@@ -65,14 +117,17 @@ func (r *repository) prepareRejects(work []planned, rep *report) []planned {
 			if p.origin != journal.Dropped || p.outcome(j) != journal.Rejected {
 				continue
 			}
+			in := p.inputs[j]
+			kept, err := r.freeUnmanaged(p.fabric, in)
+			if err == nil {
+				err = durable.WriteFile(r.onDisk(kept)+reasonSuffix, ingest.Reason(p.plan.Files[j].Verdict), 0o664)
+			}
 			fr := rep.fabric(p.fabric.cfg.Name)
-			kept, err := r.freeUnmanaged(p.fabric, p.inputs[j])
 			if err != nil {
 				fr.Files = slices.DeleteFunc(fr.Files, func(f fileReport) bool {
-					return f.Path == p.inputs[j].Path && f.Origin == p.origin && f.Outcome == journal.Rejected
+					return f.Path == in.Path && f.Origin == p.origin && f.Outcome == journal.Rejected
 				})
-				fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: it is to be rejected (%s), but there is no place for it: %v",
-					p.inputs[j].Path, p.plan.Files[j].Problems[0].Code, err))
+				r.cannotReject(fr, in, p.plan.Files[j].Problems[0].Code, err)
 				p.inputs = slices.Delete(p.inputs, j, j+1)
 				p.already = slices.Delete(p.already, j, j+1)
 				p.plan.Files = slices.Delete(p.plan.Files, j, j+1)
@@ -81,7 +136,7 @@ func (r *repository) prepareRejects(work []planned, rep *report) []planned {
 			}
 			p.kept[j] = kept
 			for k := range fr.Files {
-				if fr.Files[k].Path == p.inputs[j].Path && fr.Files[k].Origin == p.origin && fr.Files[k].Outcome == journal.Rejected {
+				if fr.Files[k].Path == in.Path && fr.Files[k].Origin == p.origin && fr.Files[k].Outcome == journal.Rejected {
 					fr.Files[k].Kept = kept
 				}
 			}
@@ -90,25 +145,37 @@ func (r *repository) prepareRejects(work []planned, rep *report) []planned {
 	return work
 }
 
-// reject puts a dropped file beside its reason in unmanaged/.
-func (r *repository) reject(kept string, in input, v ingest.Verdict) error {
-	dst := r.onDisk(kept)
-	// The reason first: a crash in between leaves a reason without a file,
-	// and the file, still in raw/, is rejected again.
-	if err := durable.WriteFile(dst+reasonSuffix, ingest.Reason(v), 0o664); err != nil {
-		return err
+// cannotReject reports a file that is to be rejected and has to stay in raw/.
+// What is wrong with the machine concerns the fabric, all else this file.
+func (r *repository) cannotReject(fr *fabricReport, in input, code string, err error) {
+	if text, ok := machineTrouble(err, r.stateDir); ok {
+		fr.Error = "rejected files cannot be moved to unmanaged/: " + text
+		return
 	}
+	fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: it is rejected (%s), but cannot be moved to unmanaged/: %v", in.Path, code, err))
+}
+
+// reject moves a dropped file to its reason in unmanaged/.
+func (r *repository) reject(p *planned, j int, fr *fabricReport) {
+	in := p.inputs[j]
+	dst := r.onDisk(p.kept[j])
+	var err error
 	if in.disk == nil {
-		return durable.WriteFile(dst, in.Data, 0o664)
+		err = durable.WriteFile(dst, in.Data, 0o664)
+	} else {
+		err = in.disk.Move(dst)
 	}
-	err := in.disk.Move(dst)
 	if errors.Is(err, watcher.ErrChanged) || errors.Is(err, watcher.ErrGone) {
 		// The journal has it as rejected by now, and so it was; what lies
 		// there instead is another file.
 		r.lookAgain()
-		return os.Remove(dst + reasonSuffix)
+		err = os.Remove(dst + reasonSuffix)
 	}
-	return err
+	if err != nil {
+		r.cannotReject(fr, in, p.plan.Files[j].Problems[0].Code, err)
+		return
+	}
+	delete(r.told, p.fabric.leftover(in))
 }
 
 // unmanagedNames are the names below unmanaged/ that a rejected file may get:
@@ -163,18 +230,22 @@ func (r *repository) makeRoom(dst string, in input) error {
 	if err := durable.MkdirAll(filepath.Dir(dst), 0o775); err != nil {
 		return err
 	}
-	if info, err := os.Lstat(dst); errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Lstat(dst)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	} else if err != nil {
+	case err != nil:
 		return err
-	} else if !info.Mode().IsRegular() {
+	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is there already, and is no file", dst)
+	case in.disk == nil || info.Size() != int64(len(in.Data)):
+		return rotate(dst) // one that was too big to be read is never the same
 	}
 	old, err := os.ReadFile(dst)
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(old, in.Data) && in.disk != nil {
+	if bytes.Equal(old, in.Data) {
 		return os.Remove(dst) // the same again, and it is about to come
 	}
 	return rotate(dst)

@@ -8,11 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
-	"github.com/hhwatchd/hhwatchd/watcher"
 )
 
 // maxRaces is how often one cycle plans anew because somebody else pushed
@@ -49,7 +47,8 @@ func (r *repository) cycle(ctx context.Context, t trigger) *report {
 	rep := r.newReport(t)
 	err := r.steps(ctx, t, rep)
 	if err != nil {
-		rep.Error = err.Error()
+		rep.Error = r.inWords(err)
+		r.left = nil // where it stopped, the refs tell
 	}
 	rep.Took = time.Since(start)
 	return rep
@@ -58,12 +57,15 @@ func (r *repository) cycle(ctx context.Context, t trigger) *report {
 func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	// The working clone. A first clone can fail as any pull can.
 	if err := r.open(ctx); err != nil {
+		if _, ok := machineTrouble(err, r.stateDir); ok {
+			return err
+		}
 		rep.Pull.Error = err.Error()
 		return r.remoteWent(ctx, rep)
 	}
 	for _, f := range r.fabrics {
 		if err := r.layRaw(f); err != nil {
-			rep.fabric(f.cfg.Name).Error = err.Error() // the other fabrics go on
+			rep.fabric(f.cfg.Name).Error = r.inWords(err) // the other fabrics go on
 		}
 	}
 
@@ -87,12 +89,16 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			}
 		}
 	}
+	if err := r.findLeft(); err != nil {
+		return err
+	}
 
-	var spent []*watcher.File
 	for race := 0; ; race++ {
 		// Pull: one small request, and a fetch only when the branch moved.
 		// Without the remote the work goes on with what is here.
-		r.pull(ctx, t, rep)
+		if err := r.pull(ctx, t, rep); err != nil {
+			return err
+		}
 		if t.layout && rep.Pull.Error != "" {
 			return errors.New("laying out a fabric needs the remote")
 		}
@@ -143,17 +149,16 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		// that a crash here leaves the later word to be said again, never an
 		// earlier one. Rejected drops go to unmanaged/.
 		work = r.prepareRejects(work, rep)
+		// The journal knows of those that were left from their commits.
 		if err := r.recordRefused(work, rep); err != nil {
 			return err
 		}
-		gone, err := r.archive(slices.Concat(work, left)) // the journal knows of left from its commits
-		spent = append(spent, gone...)
-		if err != nil {
-			return err
-		}
+		r.archive(work, left, rep)
 		// Crash here: the next cycle archives again.
-		if err := r.clone.SaveRef(archivedRef, tip); err != nil {
-			return err
+		if len(r.left) == 0 {
+			if err := r.clone.SaveRef(archivedRef, tip); err != nil {
+				return err
+			}
 		}
 
 		// Push. Crash here, or no remote: the commits wait for the next cycle.
@@ -165,7 +170,9 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		if errors.Is(err, checkout.ErrRaced) {
 			err = fmt.Errorf("others pushed to %s first, %s in a row", r.cfg.Branch, plural(race+1, "time"))
 		}
-		if err != nil {
+		if _, ok := machineTrouble(err, r.stateDir); ok {
+			return err
+		} else if err != nil {
 			rep.Push.Error = err.Error()
 		}
 		break
@@ -178,17 +185,11 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	if err := r.account(rep, checkout.Hash(rep.Pull.To)); err != nil {
 		return err
 	}
-	back, err := watcher.Bury(spent)
-	if err != nil {
-		return err
-	}
-	if len(back) > 0 {
-		r.lookAgain() // written to after all: new input again
-	}
+	unburied := r.bury()
 
 	// Apply what the remote has. Each cluster has a goroutine of its own, so
 	// that a slow one holds up neither the others nor the next cycle.
-	return r.apply(t, rep)
+	return errors.Join(unburied, r.apply(t, rep))
 }
 
 // baseRef names the ref below refs/hhwatchd/ that holds the remote's commit
@@ -219,9 +220,9 @@ type base struct {
 // that hangs must not keep what was dropped from being committed.
 const lookLimit = 10 * time.Second
 
-// pull asks the remote for its head and fetches if it moved. Failures are
-// recorded, not returned: a cycle does its local work without the remote.
-func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
+// pull asks the remote for its head and fetches if it moved. Failures of the
+// remote are recorded, not returned: a cycle does its local work without it.
+func (r *repository) pull(ctx context.Context, t trigger, rep *report) error {
 	from, err := r.clone.Upstream()
 	if rep.Pull.From == "" { // else a race, which began elsewhere
 		rep.Pull.From = string(from)
@@ -229,14 +230,13 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
 	rep.Pull.To = string(from)
 	switch {
 	case err != nil:
-		rep.Pull.Error = err.Error()
-		return
+		return err
 	case t.noPull:
 		rep.Pull.Skipped = "not asked for"
-		return
+		return nil
 	case r.spared(t):
 		rep.Pull.Skipped = "the remote is failing; next try at " + r.remote.Due().Format(time.TimeOnly)
-		return
+		return nil
 	}
 	t.progress.report("pull", 0, 0)
 	r.hurried.Store(t.why == "drop")
@@ -256,11 +256,14 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) {
 		answered = r.asking("sending new commits")
 		head, err = r.clone.Fetch(ctx)
 	}
-	if err != nil {
+	if _, ok := machineTrouble(err, r.stateDir); ok {
+		return err
+	} else if err != nil {
 		rep.Pull.Error = err.Error()
-		return
+		return nil
 	}
 	rep.Pull.To = string(head)
+	return nil
 }
 
 // findBase finds out where new work stands.

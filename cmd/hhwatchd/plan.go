@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
@@ -114,10 +117,10 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 		dropped := batch{fabric: f, origin: journal.Dropped}
 		if fr.Error == "" {
 			if dropped, err = r.discoverDisk(f, fr, pulled); err != nil {
-				fr.Error = err.Error()
+				fr.Error = r.inWords(err)
 			}
 		}
-		dropped, done, err := r.splitLeft(f, dropped, b)
+		dropped, done, err := r.splitLeft(f, dropped, b, fr)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -180,60 +183,117 @@ func (r *repository) planBatch(b batch, managed func(string) ([]byte, bool, erro
 	return p, nil
 }
 
-// splitLeft takes out of a batch of dropped files those that a crash left in
-// raw/ after they were committed: such a commit is beyond archivedRef, and
-// names path and bytes. To plan such a file again could let an earlier word
-// win over a later one.
-//
-// The commit may be one that the remote went on without. Then what it
-// recorded is about to be said again, and is not to be said twice.
-func (r *repository) splitLeft(f *fabric, dropped batch, b base) (rest batch, left planned, err error) {
-	rest = batch{fabric: f, origin: dropped.origin}
-	left = planned{batch: rest}
-	upTo, err := r.clone.Ref(archivedRef)
-	if err != nil || b.head == "" || upTo == b.head {
-		rest.inputs = dropped.inputs
-		return rest, left, err
+// A leftover is a file in raw/ whose bytes are committed already.
+type leftover struct {
+	file string // its path in the repository, as a trailer quotes it
+	blob checkout.Hash
+}
+
+func (f *fabric) leftover(in input) leftover { return leftover{quotePath(f.rawPath(in.Path)), in.blob} }
+
+// findLeft finds out, after a start, which files a crash may have left in
+// raw/ after they were committed: those that commits beyond archivedRef record
+// as dropped. A cycle that was stopped half-way is looked at in the same way;
+// one that comes through knows by itself.
+func (r *repository) findLeft() error {
+	if r.left != nil {
+		return nil
 	}
-	for _, in := range dropped.inputs {
-		commit, err := r.archived(f, in.blob, b.head)
+	upTo, err := r.clone.Ref(archivedRef)
+	if err != nil {
+		return err
+	}
+	head, err := r.clone.Head()
+	if err != nil {
+		return err
+	}
+	left := map[leftover]bool{}
+	if upTo != head {
+		commits, err := r.clone.Log(upTo, head)
 		if err != nil {
-			return rest, left, err
+			return err
 		}
-		if commit != "" {
-			c, err := r.clone.Commit(commit)
-			if err != nil {
-				return rest, left, err
-			}
-			stays, err := r.clone.IsAncestor(commit, b.tip)
-			if err != nil {
-				return rest, left, err
-			}
-			archived := false
-			if upTo != "" {
-				if archived, err = r.clone.IsAncestor(commit, upTo); err != nil {
-					return rest, left, err
-				}
-			}
-			if !archived && (stays || b.saysAgain(f, in)) && slices.Contains(c.Trailer(trailerFile), quotePath(f.rawPath(in.Path))) {
-				left.inputs = append(left.inputs, in)
-				left.already = append(left.already, true)
-				left.plan.Files = append(left.plan.Files, ingest.Step{})
+		for _, c := range commits {
+			files, blobs := c.Trailer(trailerFile), c.Trailer(trailerBlob)
+			if stepOf(c) != stepDrop || len(files) != len(blobs) {
 				continue
 			}
+			for i, f := range files {
+				left[leftover{f, checkout.Hash(blobs[i])}] = true
+			}
 		}
-		rest.inputs = append(rest.inputs, in)
 	}
+	r.left = left
+	return nil
+}
+
+// splitLeft takes out of a batch of dropped files those that are committed
+// already, because an earlier cycle could not take them out of raw/, or a
+// crash came. To plan such a file again could let an earlier word win over a
+// later one.
+func (r *repository) splitLeft(f *fabric, dropped batch, b base, fr *fabricReport) (rest batch, left planned, err error) {
+	rest = batch{fabric: f, origin: dropped.origin}
+	left = planned{batch: rest}
+	found := map[leftover]bool{}
+	for _, in := range dropped.inputs {
+		this := f.leftover(in)
+		found[this] = true
+		ours := r.left[this]
+		if ours && !b.saysAgain(f, in) {
+			// Its commit may be lost: the remote went on without it, or the
+			// clone had to be made anew.
+			commit, err := r.archived(f, in.blob, b.tip)
+			if err != nil {
+				return rest, left, err
+			}
+			ours = commit != ""
+		}
+		if !ours {
+			delete(r.left, this)
+			rest.inputs = append(rest.inputs, in)
+			continue
+		}
+		left.inputs = append(left.inputs, in)
+		left.already = append(left.already, true)
+		left.plan.Files = append(left.plan.Files, ingest.Step{})
+	}
+	// A file that is not there any more, or that another one has replaced, is
+	// forgotten: it may be dropped anew one day. What could not be looked at
+	// may still be there.
+	gone := func(l leftover, _ bool) bool {
+		name, err := strconv.Unquote(l.file)
+		if err != nil {
+			name = l.file // as in most cases, it is not quoted
+		}
+		p, ok := strings.CutPrefix(name, f.cfg.raw()+"/")
+		return ok && !found[l] && fr.looked(p)
+	}
+	maps.DeleteFunc(r.left, gone)
+	maps.DeleteFunc(r.told, gone)
 	return rest, left, nil
 }
 
-// saysAgain reports whether a dropped file is among what has to be said again.
-func (b base) saysAgain(f *fabric, in input) bool {
-	return slices.ContainsFunc(b.again, func(again batch) bool {
-		return again.fabric == f && slices.ContainsFunc(again.inputs, func(said input) bool {
-			return said.Path == in.Path && said.blob == in.blob
-		})
-	})
+// saysAgain reports whether a file of f is among what is planned anew.
+func (b *base) saysAgain(f *fabric, in input) bool {
+	for _, again := range b.again {
+		if again.fabric == f && slices.ContainsFunc(again.inputs, func(a input) bool { return a.Path == in.Path && a.blob == in.blob }) {
+			return true
+		}
+	}
+	return false
+}
+
+// looked reports whether the listing of raw/ would have found a file p.
+func (f *fabricReport) looked(p string) bool {
+	if f.Error != "" || slices.Contains(f.Waiting, p) {
+		return false
+	}
+	for ; p != "."; p = path.Dir(p) {
+		if slices.ContainsFunc(f.Skipped, func(s string) bool { return strings.HasPrefix(s, p+": ") }) {
+			return false
+		}
+	}
+	return true
 }
 
 // archived returns the commit in the history of tip that holds a raw file's

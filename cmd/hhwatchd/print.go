@@ -196,7 +196,7 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 				plural(r.Aside, "commit"), r.Clone, strings.TrimSuffix(asideRef, "/"))
 		}
 		if r.Error != "" {
-			fmt.Fprintf(w, "  STOPPED   %s\n", r.Error)
+			fmt.Fprintf(w, "  STOPPED   for %s: %s; next try %s\n", now.Sub(r.Stopped).Round(time.Second), r.Error, r.Retry.Local().Format(time.TimeOnly))
 		}
 		for _, f := range r.Fabrics {
 			objects := plural(f.Objects, "object")

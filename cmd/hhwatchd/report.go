@@ -104,6 +104,12 @@ func (r *report) failed() bool {
 	return false
 }
 
+// stopped reports whether the cycle, or what it does in one fabric's raw/,
+// did not come through and is to be tried again.
+func (r *report) stopped() bool {
+	return r.Error != "" || slices.ContainsFunc(r.Fabrics, func(f fabricReport) bool { return f.Error != "" })
+}
+
 // only leaves one fabric in the report: the cycle is the repository's, and who
 // asked for a fabric hears of that one. Empty means all.
 func (r *report) only(fabric string) {

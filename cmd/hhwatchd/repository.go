@@ -43,15 +43,20 @@ type repository struct {
 	book    *book
 	clone   *checkout.Clone // nil until the first clone went well
 	remote  *poller.Schedule
+	retry   *poller.Schedule // of a cycle that was stopped, or could not use a raw/
 	watch   *watcher.Watcher
 	fabrics []*fabric
 
 	requests chan trigger
-	hurried  atomic.Bool     // a drop waits for the remote's answer to be committed
-	again    bool            // the cycle saw that it must look again soon
-	progress progressFunc    // of the cycle's trigger
-	pulse    pulse           // of the cycle
-	troubles map[string]bool // that were logged and last
+	hurried  atomic.Bool       // a drop waits for the remote's answer to be committed
+	again    bool              // the cycle saw that it must look again soon
+	progress progressFunc      // of the cycle's trigger
+	pulse    pulse             // of the cycle
+	spent    []*watcher.File   // retired, to be buried
+	left     map[leftover]bool // what may still lie in raw/; nil until known
+	told     map[leftover]bool // those in raw/ that the journal knows of, refused ones too
+	skipped  map[string]bool   // what is left alone in raw/, as it was logged
+	faults   map[string]*fault // that last, by fabric; "" is the cycle as a whole
 
 	mu     sync.Mutex
 	status repositoryStatus
@@ -86,7 +91,9 @@ type repositoryStatus struct {
 	Next      time.Time      `json:"next,omitzero"`   // the next look
 	Cycle     string         `json:"cycle,omitempty"`
 	Cycles    int            `json:"cycles"`
-	Error     string         `json:"error,omitempty"` // what stopped the last cycle
+	Error     string         `json:"error,omitempty"`  // what stopped the last cycle
+	Stopped   time.Time      `json:"stopped,omitzero"` // since when none came through
+	Retry     time.Time      `json:"retry,omitzero"`   // when it is tried again
 	Fabrics   []fabricStatus `json:"fabrics"`
 }
 
@@ -112,7 +119,10 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 		cloneDir: c.cloneDir(cfg.Name), asideDir: c.asideDir(cfg.Name),
 		log: log.With("repository", cfg.Name), book: b,
 		remote:   poller.New(cfg.Interval),
+		retry:    poller.NewRetry(),
 		requests: make(chan trigger),
+		told:     map[leftover]bool{},
+		faults:   map[string]*fault{},
 	}
 	r.status = repositoryStatus{Name: cfg.Name, URL: cfg.URL, Clone: r.cloneDir, Branch: cfg.Branch, Fabrics: make([]fabricStatus, len(cfg.Fabrics))}
 	var raws []string
@@ -148,9 +158,11 @@ func (r *repository) run(ctx context.Context, firstLook func()) {
 	defer rescan.Stop()
 
 	t := trigger{why: "start", full: true}
+	full := false // a full look was stopped, and is still to be had
 	for {
 		rep := r.cycle(ctx, t)
 		r.finish(rep, t)
+		full = rep.Error != "" && (full || t.full)
 		if firstLook != nil {
 			firstLook()
 			firstLook = nil
@@ -164,49 +176,54 @@ func (r *repository) run(ctx context.Context, firstLook func()) {
 			t = trigger{why: "interval"}
 		case <-rescan.C:
 			t = trigger{why: "rescan", full: true}
+		case <-r.retry.C():
+			t = trigger{why: "retry", full: full}
 		case t = <-r.requests:
 		}
 	}
 }
 
-// finish publishes the outcome of a cycle.
+// finish publishes the outcome of a cycle, and decides when one that was
+// stopped is tried again.
 func (r *repository) finish(rep *report, t trigger) {
 	if r.again {
 		r.again = false
 		r.watch.Wake(r.settle.Quiet)
 	}
-	if rep.Error != "" {
-		r.watch.Wake(10 * time.Second)
+	if !t.dryRun {
+		if rep.stopped() {
+			r.retry.Failed()
+		} else {
+			r.retry.Succeeded()
+		}
+		r.noteFaults(rep)
+		r.logSkipped(rep)
+		r.publish(rep, t)
 	}
-	r.logTroubles(rep)
-	r.publish(rep, t)
 	rep.only(t.fabric)
 	if t.done != nil {
 		t.done <- rep
 	}
 }
 
-// logTroubles says in the log what stopped the cycle and which files in raw/
-// cannot be taken, once, until that changes.
-func (r *repository) logTroubles(rep *report) {
-	now := map[string]bool{}
+// logSkipped says in the log which files in raw/ cannot be taken, once, until
+// that changes.
+func (r *repository) logSkipped(rep *report) {
 	if rep.Error != "" {
-		now["cycle stopped, trying again: "+rep.Error] = true
+		return // it may not have come to look
 	}
+	now := map[string]bool{}
 	for _, f := range rep.Fabrics {
 		for _, s := range f.Skipped {
 			now[f.Name+"  left alone in raw/: "+s] = true
 		}
-		if f.Error != "" {
-			now[f.Name+"  "+f.Error] = true
+	}
+	for line := range now {
+		if !r.skipped[line] {
+			r.log.Error(line, "cycle", rep.Cycle)
 		}
 	}
-	for trouble := range now {
-		if !r.troubles[trouble] {
-			r.log.Error(trouble, "cycle", rep.Cycle)
-		}
-	}
-	r.troubles = now
+	r.skipped = now
 }
 
 // lookAgain asks for another cycle soon after this one.
@@ -240,7 +257,10 @@ func (r *repository) open(ctx context.Context) error {
 			return err
 		}
 		r.clone = c
-		return r.beginArchive()
+		if err := r.beginArchive(); err != nil {
+			r.clone = nil
+			return errors.Join(err, c.Close())
+		}
 	}
 	return nil
 }
@@ -375,7 +395,7 @@ func (r *repository) restore(ctx context.Context, rep *report) error {
 			return ok
 		})
 		if err != nil {
-			fr.Error = err.Error()
+			fr.Error = r.inWords(err)
 		}
 	}
 	asides, err := r.clone.Restore(ctx, dirs)
@@ -537,7 +557,11 @@ func (r *repository) publish(rep *report, t trigger) {
 	defer r.mu.Unlock()
 	s := &r.status
 	s.Head, s.Remote, s.Unpushed, s.Aside = string(head), string(up), unpushed, aside
-	s.Next, s.Cycle, s.Error = r.remote.Due(), rep.Cycle, rep.Error
+	s.Next, s.Cycle, s.Error, s.Retry = r.remote.Due(), rep.Cycle, rep.Error, r.retry.Due()
+	s.Stopped = time.Time{}
+	if f := r.faults[""]; f != nil && rep.Error != "" {
+		s.Stopped = f.since
+	}
 	s.Cycles++
 	for i, fr := range rep.Fabrics {
 		s.Fabrics[i].Waiting, s.Fabrics[i].Skipped, s.Fabrics[i].Error = fr.Waiting, fr.Skipped, fr.Error
@@ -568,6 +592,7 @@ func (r *repository) close() {
 		}
 	}
 	r.remote.Stop()
+	r.retry.Stop()
 }
 
 func (r *repository) onDisk(p string) string { return filepath.Join(r.cloneDir, filepath.FromSlash(p)) }
