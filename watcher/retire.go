@@ -255,14 +255,13 @@ func (f *File) move(dst string) error {
 	}
 	defer to.Close()
 
-	// Hidden first: from here on the name is nobody else's.
-	if err := f.hide(from, h); err != nil {
-		return err
+	// In one step where that can be done: a crash leaves a rejected file as it
+	// was found, so that it is known again, or where it belongs.
+	err = f.rename(h, from, to, filepath.Base(dst))
+	if errors.Is(err, unix.EXDEV) {
+		err = f.carry(h, from, to, filepath.Base(dst))
 	}
-	if err := f.place(h, from, to, filepath.Base(dst)); err != nil {
-		if _, berr := putBack(from, f.name, path.Base(f.Path)); berr != nil {
-			return errors.Join(err, berr)
-		}
+	if err != nil {
 		return err
 	}
 	// The directory that gained the name goes first.
@@ -272,31 +271,54 @@ func (f *File) move(dst string) error {
 	return durable.SyncDir(from.Name())
 }
 
-// place moves the held, hidden file in from to name in to, or fails and leaves
-// it where it is.
-func (f *File) place(h *held, from, to *os.File, name string) error {
-	err := renameNoReplace(from, f.name, to, name)
+// rename moves the held file in from to name in to, or fails and leaves it
+// where it is.
+func (f *File) rename(h *held, from, to *os.File, name string) error {
+	if err := renameNoReplace(from, f.name, to, name); errors.Is(err, unix.ENOENT) {
+		return ErrGone
+	} else if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	err := unix.Fstatat(int(to.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return ErrGone
+	} else if err != nil {
+		return os.NewSyscallError("fstatat", err)
+	}
+	if st.Dev == h.st.Dev && st.Ino == h.st.Ino && h.undisturbed() {
+		return nil
+	}
+	// As in hide: another file had taken the name, or somebody writes.
+	spent := spentName(f.name)
+	if err := renameNoReplace(to, name, from, spent); err != nil {
+		return err
+	}
+	if _, err := putBack(from, spent, f.name); err != nil {
+		return err
+	}
+	return ErrChanged
+}
+
+// carry is rename between two file systems: it hides the file, so that its name
+// is nobody else's, copies it and unlinks it. If it fails it puts it back.
+func (f *File) carry(h *held, from, to *os.File, name string) error {
+	if err := f.hide(from, h); err != nil {
+		return err
+	}
+	err := copyTo(h, to, name)
 	if err == nil {
-		if h.undisturbed() {
+		// Crash here: the file is in both places.
+		if err = ErrChanged; h.undisturbed() {
+			err = unix.Unlinkat(int(from.Fd()), f.name, 0)
+		}
+		if err == nil {
 			return nil
 		}
-		if err := renameNoReplace(to, name, from, f.name); err != nil {
-			return err
-		}
-		return ErrChanged
-	}
-	if !errors.Is(err, unix.EXDEV) {
-		return err
-	}
-	if err := copyTo(h, to, name); err != nil {
-		return err
-	}
-	// Crash here: the file is in both places.
-	if err = ErrChanged; h.undisturbed() {
-		err = unix.Unlinkat(int(from.Fd()), f.name, 0)
-	}
-	if err != nil {
 		unix.Unlinkat(int(to.Fd()), name, 0)
+	}
+	if _, berr := putBack(from, f.name, path.Base(f.Path)); berr != nil {
+		return errors.Join(err, berr)
 	}
 	return err
 }
