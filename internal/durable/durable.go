@@ -19,7 +19,9 @@
 package durable
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,13 +37,18 @@ import (
 // After a crash or power loss at any moment, path holds either all of its
 // former content (or is absent, if it was) or all of data; once WriteFile has
 // returned nil, it holds data. A crash can leave a temporary file named
-// ".durable-*.tmp" in the directory, which nothing refers to.
+// ".durable-*.tmp" in the directory, which nothing refers to; the next
+// WriteFile of the same path, such as the one that makes up for the crash,
+// takes it away. No two may write the same path at once.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".durable-*.tmp")
+	tmp := temporary(path)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	tmp := f.Name()
 	if err := fill(f, data, perm); err != nil {
 		os.Remove(tmp)
 		return err
@@ -51,6 +58,13 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// temporary names the file beside path that WriteFile fills: always the same
+// one, and never longer than the name of a file may be.
+func temporary(path string) string {
+	sum := sha256.Sum256([]byte(filepath.Base(path)))
+	return filepath.Join(filepath.Dir(path), fmt.Sprintf(".durable-%x.tmp", sum[:8]))
 }
 
 // fill writes, flushes and closes f.
