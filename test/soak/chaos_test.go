@@ -25,8 +25,9 @@ func (k *killer) run(ctx context.Context, kills int) {
 			h = k.hosts[1]
 		}
 		switch p := k.rng.IntN(100); {
-		case p < 55: // anywhere in its life
-			pause(ctx, time.Duration(k.rng.IntN(2000))*time.Millisecond)
+		case p < 55: // anywhere in its life, also where the machine is slow
+			h.awaitCycle(ctx, 2*time.Second)
+			pause(ctx, time.Duration(k.rng.IntN(1500))*time.Millisecond)
 		case p < 85: // when it has something to do
 			select {
 			case <-k.stirred:

@@ -4,6 +4,7 @@ package soak
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -354,13 +355,18 @@ func (h *host) stop() { h.end(syscall.SIGTERM) }
 // dropped. Of what happened before, its journal tells the result only.
 func (h *host) awaitLook() {
 	h.w.t.Helper()
-	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		st, err := h.status()
-		if err == nil && st.Cycles > 0 {
-			return
-		}
-		if time.Since(began) > patience {
-			h.w.t.Fatalf("no first look on %s: %v\n%s", h.name, err, h.tail())
+	if !h.awaitCycle(h.w.t.Context(), patience) {
+		h.w.t.Fatalf("no first look on %s:\n%s", h.name, h.tail())
+	}
+}
+
+// awaitCycle waits for the end of the daemon's first cycle, for so long at
+// most, and reports whether it came.
+func (h *host) awaitCycle(ctx context.Context, most time.Duration) bool {
+	for began := time.Now(); time.Since(began) < most && ctx.Err() == nil; pause(ctx, 50*time.Millisecond) {
+		if st, err := h.status(); err == nil && st.Cycles > 0 {
+			return true
 		}
 	}
+	return false
 }
