@@ -3,11 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,14 +24,15 @@ func TestExpireJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer j.Close()
-		var log bytes.Buffer
+		var log lockedBuffer
 		b := &book{j: j, log: slog.New(slog.NewTextHandler(&log, nil))}
-		keep := JournalConfig{MaxAge: 8760 * time.Hour, MaxSize: gibibyte}
+		var keep atomic.Pointer[JournalConfig]
+		keep.Store(&JournalConfig{MaxAge: 8760 * time.Hour, MaxSize: gibibyte})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			b.expire(ctx, func() JournalConfig { return keep })
+			b.expire(ctx, func() JournalConfig { return *keep.Load() })
 		}()
 		write := func() {
 			for range 20 {
@@ -46,14 +47,14 @@ func TestExpireJournal(t *testing.T) {
 		if r, err := journal.Verify(dir, nil); err != nil || r.First != 1 || len(r.Damage) > 0 {
 			t.Errorf("within the bounds: %+v, %v", r, err)
 		}
-		keep.MaxAge = 8 * time.Hour // reread
+		keep.Store(&JournalConfig{MaxAge: 8 * time.Hour, MaxSize: gibibyte}) // reread
 		write()
 		r, err := journal.Verify(dir, nil)
 		if err != nil || r.First < 20 || r.Expired != r.First-1 || len(r.Damage) > 0 || time.Since(r.Oldest) > 16*time.Hour {
 			t.Errorf("past the bounds: %+v, %v", r, err)
 		}
 		if !strings.Contains(log.String(), "removed the oldest part of the journal, records 1 to ") {
-			t.Errorf("the log does not tell:\n%s", &log)
+			t.Errorf("the log does not tell:\n%s", log.String())
 		}
 		time.Sleep(48 * time.Hour)
 		before, _ := j.Head()
