@@ -82,13 +82,27 @@ func Read(dir, path string, quiet time.Duration, max int64) (*File, error) {
 	}
 	defer h.release()
 
+	owner, err := login(h.st.Uid)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: looking its owner up: %w", filepath.Join(dir, path), err)
+	}
 	f := &File{
-		Path: path, Size: h.st.Size, UID: h.st.Uid, Owner: login(h.st.Uid),
+		Path: path, Size: h.st.Size, UID: h.st.Uid, Owner: owner,
 		Time: time.Unix(h.st.Ctim.Unix()),
 		dir:  dir, id: identify(&h.st), name: filepath.Base(path),
 	}
 	if h.st.Size == 0 && h.young(quiet) {
 		return nil, fmt.Errorf("reading %s: empty: %w", filepath.Join(dir, path), ErrBusy)
+	}
+	if (h.st.Size == 0 || !h.leased) && h.ahead(quiet) {
+		time.Sleep(quiet)
+		var now unix.Stat_t
+		if err := unix.Fstat(int(h.f.Fd()), &now); err != nil {
+			return nil, os.NewSyscallError("fstat", err)
+		}
+		if identify(&now) != identify(&h.st) {
+			return nil, fmt.Errorf("reading %s: %w", filepath.Join(dir, path), ErrBusy)
+		}
 	}
 	if h.st.Size > max {
 		return f, fmt.Errorf("reading %s: %w: %d bytes, allowed are %d", filepath.Join(dir, path), ErrTooBig, h.st.Size, max)
@@ -182,9 +196,18 @@ func remote(fsType int64) bool {
 	return false
 }
 
-// young reports whether the file changed less than quiet ago.
+// young reports whether the file changed less than quiet ago. One that seems to
+// have changed in the future is not: see ahead.
 func (h *held) young(quiet time.Duration) bool {
-	return time.Since(time.Unix(h.st.Ctim.Unix())) < quiet
+	age := time.Since(time.Unix(h.st.Ctim.Unix()))
+	return -quiet < age && age < quiet
+}
+
+// ahead reports whether the file's time is in the future, by quiet or more: the
+// clock was set back, or is a server's. Nothing can be told from it then, and
+// to wait until the clock is there could take years: only looking twice helps.
+func (h *held) ahead(quiet time.Duration) bool {
+	return time.Since(time.Unix(h.st.Ctim.Unix())) <= -quiet
 }
 
 // content reads the whole file.
@@ -237,11 +260,16 @@ func openat2(root int, path string, flags uint64) (int, error) {
 	}
 }
 
-// login returns the login name of a user, or its number where it has none.
-func login(uid uint32) string {
+// login returns the login name of a user, or its number where it has none. The
+// error says that this process could not look: it has too many files open.
+func login(uid uint32) (string, error) {
 	id := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
+	u, err := user.LookupId(id)
+	switch {
+	case err == nil:
+		return u.Username, nil
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return id, err
 	}
-	return id
+	return id, nil
 }

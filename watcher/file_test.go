@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,8 +27,9 @@ func TestRead(t *testing.T) {
 	if f.Path != "sub/x.yaml" || string(f.Data) != "content\n" || f.Size != 8 {
 		t.Errorf("read %+v", f)
 	}
-	if uid := uint32(os.Geteuid()); f.UID != uid || f.Owner != login(uid) {
-		t.Errorf("owner %q (%d), want %q (%d)", f.Owner, f.UID, login(uid), uid)
+	uid := uint32(os.Geteuid())
+	if me, err := login(uid); err != nil || f.UID != uid || f.Owner != me {
+		t.Errorf("owner %q (%d), want %q (%d), %v", f.Owner, f.UID, me, uid, err)
 	}
 	if want := ctime(t, filepath.Join(dir, "sub/x.yaml")); !f.Time.Equal(want) {
 		t.Errorf("arrived %v, want %v", f.Time, want)
@@ -273,4 +275,24 @@ func TestUndisturbedWithoutLease(t *testing.T) {
 	if _, err := h.content(); !errors.Is(err, ErrBusy) {
 		t.Errorf("content of a file that shrank: %v, want ErrBusy", err)
 	}
+}
+
+// TestClockSetBack: a file whose time is in the future is not waited for until
+// that comes. The clock of a test in a bubble stands at the year 2000.
+func TestClockSetBack(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "empty.yaml", "")
+	write(t, dir, "full.yaml", "x")
+	synctest.Test(t, func(t *testing.T) {
+		const quiet = 500 * time.Millisecond
+		for name, want := range map[string]time.Duration{"empty.yaml": quiet, "full.yaml": 0} {
+			start := time.Now()
+			if f, err := Read(dir, name, quiet, 10); err != nil || f.Size != int64(len(f.Data)) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if took := time.Since(start); took != want {
+				t.Errorf("%s was looked at for %v, want %v", name, took, want)
+			}
+		}
+	})
 }

@@ -40,10 +40,12 @@ type Skipped struct {
 // may not remove.
 //
 // The error says that dir itself could not be listed ([fs.ErrNotExist] if it
-// is not there).
+// is not there), or holds input and may not be written to, so that none of it
+// could be taken out.
 func List(dir string, input func(path string) bool) ([]Found, []Skipped, error) {
 	var found []Found
 	var skipped []Skipped
+	var closed error
 	skip := func(path, why string) { skipped = append(skipped, Skipped{path, why}) }
 	err := walk(dir, func(e entry) bool {
 		switch {
@@ -60,17 +62,21 @@ func List(dir string, input func(path string) bool) ([]Found, []Skipped, error) 
 			skip(e.path, "not a regular file; remove it")
 		case !input(e.path):
 		case unix.Faccessat(int(e.dir.f.Fd()), e.name, unix.R_OK, unix.AT_EACCESS) != nil:
-			skip(e.path, fmt.Sprintf("not readable for this process: mode %04o, owner %s", e.st.Mode&0o7777, login(e.st.Uid)))
+			skip(e.path, fmt.Sprintf("not readable for this process: mode %04o, owner %s", e.st.Mode&0o7777, e.owner()))
+		case e.dir.readOnly != nil && e.path == e.name:
+			closed = &fs.PathError{Op: "writing to", Path: dir, Err: e.dir.readOnly}
 		case e.dir.readOnly != nil:
 			skip(e.path, fmt.Sprintf("not removable for this process: writing to its directory: %v", e.dir.readOnly))
 		case e.dir.sticky && e.st.Uid != uint32(os.Geteuid()):
-			skip(e.path, fmt.Sprintf("not removable for this process: its directory is sticky, and its owner is %s", login(e.st.Uid)))
+			skip(e.path, fmt.Sprintf("not removable for this process: its directory is sticky, and its owner is %s", e.owner()))
+		case e.pinned() != "":
+			skip(e.path, "not removable: "+e.pinned())
 		default:
 			found = append(found, Found{e.path, e.st.Size, time.Unix(e.st.Ctim.Unix())})
 		}
 		return false
 	})
-	if err != nil {
+	if err = cmp.Or(err, closed); err != nil {
 		return nil, nil, err
 	}
 	slices.SortFunc(found, func(a, b Found) int {
@@ -101,6 +107,36 @@ type entry struct {
 }
 
 func (e entry) isDir() bool { return e.st.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+func (e entry) owner() string {
+	name, _ := login(e.st.Uid) // at least its number
+	return name
+}
+
+// pinned says why nobody, whatever his rights, can take the file out of its
+// directory, "" if that is not so: an attribute of it or of the directory
+// forbids that (ioctl_iflags(2)), or something is mounted on it.
+func (e entry) pinned() string {
+	attr := func(name string) uint64 {
+		var st unix.Statx_t
+		if unix.Statx(int(e.dir.f.Fd()), name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, 0, &st) != nil {
+			return 0
+		}
+		return st.Attributes & st.Attributes_mask
+	}
+	own := attr(e.name)
+	switch {
+	case own&unix.STATX_ATTR_MOUNT_ROOT != 0:
+		return "something is mounted on it; unmount that"
+	case own&unix.STATX_ATTR_IMMUTABLE != 0:
+		return "it is immutable; chattr -i"
+	case own&unix.STATX_ATTR_APPEND != 0:
+		return "it is append-only; chattr -a"
+	case attr(".")&unix.STATX_ATTR_APPEND != 0:
+		return "its directory is append-only; chattr -a"
+	}
+	return ""
+}
 
 // walk calls visit for everything below dir, a directory before what is in
 // it; visit says whether to go into it. A directory that cannot be listed is

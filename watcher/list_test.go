@@ -172,4 +172,10 @@ func TestListUnprivileged(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("skipped\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	if _, _, err := List(filepath.Join(dir, "theirs"), anyInput); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a directory that holds input and cannot be written to: %v", err)
+	}
+	if _, _, err := List(filepath.Join(dir, "theirs"), func(string) bool { return false }); err != nil {
+		t.Errorf("one that holds no input: %v", err)
+	}
 }
