@@ -71,19 +71,19 @@ func (r *repository) inWords(err error) string {
 // that could not be made) does not matter.
 func mountPoint(path string) string {
 	at := filepath.Clean(path)
-	var st unix.Stat_t
-	for unix.Stat(at, &st) != nil {
+	var st, up unix.Statx_t
+	for unix.Statx(unix.AT_FDCWD, at, 0, unix.STATX_TYPE, &st) != nil {
 		if at == filepath.Dir(at) {
 			return path
 		}
 		at = filepath.Dir(at)
 	}
-	for at != filepath.Dir(at) {
-		var up unix.Stat_t
-		if unix.Stat(filepath.Dir(at), &up) != nil || up.Dev != st.Dev {
+	for at != filepath.Dir(at) && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+		if unix.Statx(unix.AT_FDCWD, filepath.Dir(at), 0, unix.STATX_TYPE, &up) != nil ||
+			up.Dev_major != st.Dev_major || up.Dev_minor != st.Dev_minor { // before Linux 5.8
 			break
 		}
-		at = filepath.Dir(at)
+		at, st = filepath.Dir(at), up
 	}
 	return at
 }

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
 	"github.com/hhwatchd/hhwatchd/journal"
@@ -428,7 +430,12 @@ func (r *repository) discoverDisk(f *fabric, fr *fabricReport, pulled batch) (ba
 			fr.Skipped = append(fr.Skipped, e.Path+": it may not be read; chmod it, or drop it anew")
 			continue
 		case err != nil && !errors.Is(err, watcher.ErrTooBig):
-			return b, err
+			if _, ok := machineTrouble(err, dir); ok && !errors.Is(err, unix.EIO) {
+				return b, err
+			}
+			// A name that is too long, a bad sector: this file's alone.
+			fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: %v", e.Path, err))
+			continue
 		}
 		blob := checkout.BlobHash(file.Data)
 		if inTree[file.Path] == blob {

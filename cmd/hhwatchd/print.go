@@ -220,7 +220,7 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			if f.Held != "" {
 				fmt.Fprintf(w, "            prune HELD: %s\n", f.Held)
 			}
-			for _, s := range f.Skipped {
+			for _, s := range few(f.Skipped) {
 				fmt.Fprintf(w, "            LEFT ALONE in raw/: %s\n", s)
 			}
 			if f.Error != "" {
@@ -232,6 +232,15 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			fmt.Fprintf(w, "            drop files into %s\n", f.Raw)
 		}
 	}
+}
+
+// few shortens a list of lines that one cause can make very long.
+func few(lines []string) []string {
+	const most = 10
+	if len(lines) <= most {
+		return lines
+	}
+	return append(lines[:most:most], fmt.Sprintf("and %d more; all of them: hhwatchd status -o json", len(lines)-most))
 }
 
 // problemLine is a problem without its file, which stands above it.

@@ -214,7 +214,7 @@ func (r *repository) logSkipped(rep *report) {
 	}
 	now := map[string]bool{}
 	for _, f := range rep.Fabrics {
-		for _, s := range f.Skipped {
+		for _, s := range few(f.Skipped) {
 			now[f.Name+"  left alone in raw/: "+s] = true
 		}
 	}
@@ -292,12 +292,14 @@ func (r *repository) layRaw(f *fabric) error {
 	if err := r.noLinks(f.cfg.raw()); err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := makeRaw(dir); err != nil {
 			return fmt.Errorf("making %s: %w", dir, err)
 		}
 	} else if err != nil {
 		return fmt.Errorf("looking at %s: %w", dir, err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory; move it away, and the directory is made again", dir)
 	}
 	link := filepath.Join(r.stateDir, "raw", f.cfg.Name)
 	if to, err := os.Readlink(link); err == nil && to == dir {
@@ -328,6 +330,9 @@ func (r *repository) noLinks(p string) error {
 		}
 		if info.Mode()&fs.ModeSymlink != 0 {
 			return fmt.Errorf("%s is a symbolic link, which is not followed; make it a directory", p[:i])
+		}
+		if i < len(p) && !info.IsDir() {
+			return fmt.Errorf("%s is not a directory; move it away, and the directory is made again", r.onDisk(p[:i]))
 		}
 	}
 	return nil
