@@ -151,7 +151,7 @@ func TestRejectionInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if out, code := w.hh("sync", "--once"); code != 1 || !strings.Contains(out, "rejecting bad.yaml") {
+		if out, code := w.hh("sync", "--once"); code != 1 || !strings.Contains(out, "bad.yaml: it is rejected (HH202), but cannot be moved to unmanaged/") {
 			t.Fatalf("sync, exit code %d:\n%s", code, out)
 		}
 	}
