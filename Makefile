@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: all build check test power soak demo bench fuzz deb setup controlplane clean
+.PHONY: all build check test power crash soak demo bench fuzz deb setup controlplane clean
 
 all: build
 
@@ -29,6 +29,9 @@ controlplane: ## build the Kubernetes API server that tests use, once
 
 power: setup ## lose the power after every system call, in every way (half an hour)
 	$(GO) test -count=1 -v -timeout 3h ./test/power -run TestPowerLoss -all
+
+crash: setup controlplane ## kill the daemon at every system call that changes something (half an hour)
+	$(GO) test -count=1 -v -timeout 3h ./test/crash -all
 
 soak: setup controlplane ## a random life with 1,000 kills (25 minutes)
 	$(GO) test -count=1 -v -timeout 2h ./test/soak -kills 1000 -duration 90m
