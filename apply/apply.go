@@ -220,8 +220,8 @@ func (op *operation) apply(ctx context.Context, b batch, objs []Object, full boo
 		if stop != nil {
 			return stop
 		}
+		refusal = b.explain(refusal)
 		if isUnknownResource(refusal) {
-			refusal = b.explain(refusal)
 			if !unknown.CompareAndSwap(nil, &refusal) {
 				refusal = *unknown.Load()
 			}
@@ -286,10 +286,13 @@ func (op *operation) list(ctx context.Context, b batch, objs []Object, budget in
 	return tasks, nil
 }
 
-// explain puts into words what it means that a kind cannot be listed.
+// explain puts into words what the server's are too short for.
 func (b batch) explain(err error) error {
 	if isUnknownResource(err) {
-		return fmt.Errorf("the cluster does not know %s in %s/%s: its CRD is not installed, or does not serve this version", b.plural, b.group, b.version)
+		return lined{fmt.Sprintf("the cluster does not know %s in %s/%s: its CRD is not installed, or does not serve this version", b.plural, b.group, b.version), err}
+	}
+	if who := missingRight(err); who != "" {
+		return lined{"a right is missing (hhwatchd validate tells all that are needed): " + who, err}
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -169,7 +170,7 @@ func open(cfg Config) (*connection, error) {
 	config.UserAgent = userAgent()
 	config.QPS = -1 // fairness between clients is the API server's business
 	config.WarningHandlerWithContext = rest.NoWarnings{}
-	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &watchBusy{rt, &conn.busy} })
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &watching{rt, &conn.busy} })
 	config = dynamic.ConfigFor(config)
 	config.GroupVersion = &schema.GroupVersion{}
 
@@ -278,20 +279,42 @@ func (conn *connection) alive(ctx context.Context) bool {
 	return err == nil || isAnswer(err)
 }
 
-// watchBusy notes when the API server puts requests off. client-go waits and
-// tries again; if that takes too long all it can say is that time is up.
-type watchBusy struct {
+// ready reports whether the API server says that it is ready. It answers
+// requests before it is, without knowing yet of all roles (RBAC) and CRDs; what
+// it refuses then means nothing. /readyz itself is open to all by the role
+// system:public-info-viewer, so that one who may not ask for it is one of whom
+// the API server knows no role.
+func (conn *connection) ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	_, err := conn.raw.Get().AbsPath("/readyz").MaxRetries(0).DoRaw(ctx)
+	return err == nil
+}
+
+// watching notes when the API server puts requests off: client-go waits and
+// tries again, and if that takes too long all it can say is that time is up. It
+// also tells an API server from a web server, which client-go has no words for.
+type watching struct {
 	next http.RoundTripper
 	busy *atomic.Int64
 }
 
-func (w *watchBusy) RoundTrip(req *http.Request) (*http.Response, error) {
+func (w *watching) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := w.next.RoundTrip(req)
-	if err == nil && resp.StatusCode == http.StatusTooManyRequests {
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusTooManyRequests {
 		w.busy.Store(time.Now().UnixNano())
 	}
-	return resp, err
+	if typ, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); typ == "text/html" && resp.StatusCode == http.StatusOK {
+		resp.Body.Close()
+		return nil, errNotKubernetes
+	}
+	return resp, nil
 }
 
+var errNotKubernetes = errors.New("what it answers is a web page: is the server in the kubeconfig right, is a proxy or a login page in the way?")
+
 // WrappedRoundTripper lets apimachinery find the transport underneath.
-func (w *watchBusy) WrappedRoundTripper() http.RoundTripper { return w.next }
+func (w *watching) WrappedRoundTripper() http.RoundTripper { return w.next }

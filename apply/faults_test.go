@@ -107,7 +107,7 @@ func TestUnreachable(t *testing.T) {
 	defer html.Close()
 
 	tests := []struct{ name, url, want string }{
-		{"refused", "https://" + refuses.Addr().String(), "cluster https://" + refuses.Addr().String() + ": dial tcp " + refuses.Addr().String() + ": connect: connection refused"},
+		{"refused", "https://" + refuses.Addr().String(), "cluster https://" + refuses.Addr().String() + ": cannot connect to " + refuses.Addr().String() + ": connection refused"},
 		{"silent", "https://" + silent.Addr().String(), "cluster https://" + silent.Addr().String() + " gives no answer within 200ms"},
 		{"something else", html.URL, "cluster " + html.URL + ": "},
 		{"password in the URL", "https://user:secret@" + refuses.Addr().String(), "cluster https://" + refuses.Addr().String() + ": "},

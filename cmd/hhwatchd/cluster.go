@@ -147,9 +147,7 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 		rep.Error = err.Error()
 		c.missed = true
 	}
-	for _, p := range slices.Sorted(maps.Keys(c.broken)) {
-		rep.Failed = append(rep.Failed, c.broken[p])
-	}
+	rep.Failed = c.failures()
 	if t.prune && !c.fabric.cfg.Prune {
 		rep.Held = "prune is off in the config of " + c.fabric.cfg.Name + "; nothing is deleted"
 	}
@@ -187,7 +185,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		}
 		o, problems := c.fabric.policy.ReadManaged(p, data)
 		if len(problems) > 0 {
-			c.broken[p] = problems[0].String()
+			c.broken[p] = strings.TrimPrefix(problems[0].String(), p+": ")
 			unread++
 			continue
 		}
@@ -218,7 +216,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		}
 		if res.Err != nil {
 			o.Error = res.Err.Error()
-			c.broken[p] = fmt.Sprintf("%s: %v", p, res.Err)
+			c.broken[p] = res.Err.Error()
 			if !res.Permanent {
 				c.pending[p] = true
 			}
@@ -239,6 +237,25 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	}
 	c.applied, c.missed = t.commit, false
 	return nil
+}
+
+// failures tells of the managed files that are not in the cluster as they
+// should be, a line for each reason.
+func (c *cluster) failures() []string {
+	var lines []string
+	of := map[string][]string{} // files by reason
+	for _, p := range slices.Sorted(maps.Keys(c.broken)) {
+		of[c.broken[p]] = append(of[c.broken[p]], p)
+	}
+	for why, files := range of {
+		line := files[0]
+		if more := len(files) - 1; more > 0 {
+			line += fmt.Sprintf(" and %d more", more)
+		}
+		lines = append(lines, line+": "+why)
+	}
+	slices.Sort(lines)
+	return lines
 }
 
 // look lists the managed files that have to be looked at to bring the cluster
@@ -402,11 +419,15 @@ func (c *cluster) finish(t target, rep *applyReport) {
 	down, since := c.status.Down, c.status.DownSince
 	c.status.Down = rep.Error
 	if rep.Error == "" {
-		c.status.DownSince = time.Time{}
+		c.status.DownSince, c.status.Tries = time.Time{}, 0
 		c.status.Commit = string(c.applied)
-	} else if down == "" {
-		c.status.DownSince = time.Now()
+	} else {
+		c.status.Tries++
+		if down == "" {
+			c.status.DownSince = time.Now()
+		}
 	}
+	c.status.Next = c.retry.Due()
 	c.status.Failed, c.status.Held = rep.Failed, rep.Held
 	c.mu.Unlock()
 	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name}
@@ -432,5 +453,5 @@ func (c *cluster) fill(fs *fabricStatus) {
 		fs.Cluster = c.fabric.cfg.Cluster.Kubeconfig
 	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
-	fs.Down, fs.DownSince = c.status.Down, c.status.DownSince
+	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next
 }

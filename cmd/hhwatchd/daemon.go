@@ -274,7 +274,7 @@ func (s *service) statusLine() string {
 			case st.Error != "":
 				parts = append(parts, f.Name+": stopped: "+st.Error)
 			case len(f.Failed) > 0:
-				parts = append(parts, fmt.Sprintf("%s: %s not applied", f.Name, plural(len(f.Failed), "object")))
+				parts = append(parts, fmt.Sprintf("%s: not applied: %s", f.Name, f.Failed[0]))
 			case f.Held != "":
 				parts = append(parts, f.Name+": "+f.Held)
 			case st.Cycles == 0 || f.Cluster != "" && f.Commit == "":

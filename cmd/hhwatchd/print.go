@@ -212,7 +212,8 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			}
 			fmt.Fprintf(w, "  %-9s %s\n", f.Name, objects)
 			if f.Down != "" {
-				fmt.Fprintf(w, "            cluster DOWN for %s: %s\n", now.Sub(f.DownSince).Round(time.Second), f.Down)
+				fmt.Fprintf(w, "            cluster DOWN for %s, %s: %s; next try %s\n",
+					now.Sub(f.DownSince).Round(time.Second), plural(f.Tries, "attempt"), strings.TrimPrefix(f.Down, "cluster "), f.Next.Local().Format(time.TimeOnly))
 			}
 			for _, e := range f.Failed {
 				fmt.Fprintf(w, "            NOT APPLIED %s\n", e)

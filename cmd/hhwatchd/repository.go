@@ -109,8 +109,10 @@ type fabricStatus struct {
 	Cluster   string    `json:"cluster,omitempty"` // its API server
 	Failed    []string  `json:"failed,omitempty"`
 	Held      string    `json:"held,omitempty"`
-	Down      string    `json:"down,omitempty"`
+	Down      string    `json:"down,omitempty"` // why its cluster cannot be used
 	DownSince time.Time `json:"downSince,omitzero"`
+	Tries     int       `json:"tries,omitempty"` // that failed since then
+	Next      time.Time `json:"next,omitzero"`   // the next attempt, while something waits for it
 }
 
 func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) *repository {

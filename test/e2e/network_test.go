@@ -100,6 +100,7 @@ func (w *world) told(step string) (records []record) {
 // record is the part of a record of the journal that tests look at.
 type record struct {
 	Repository, Fabric, Step, Error, Note string
+	Objects                               []struct{ Error string }
 }
 
 // wantPlain wants a line for an operator, in words that are about the fault.

@@ -300,12 +300,15 @@ type repositoryDoc struct {
 	Cycles   int
 	Aside    int
 	Error    string
-	Fabrics  []struct {
-		Name             string
-		Objects, Applied int
-		Down, Held       string
-		Failed           []string
-	}
+	Fabrics  []fabricDoc
+}
+
+type fabricDoc struct {
+	Name             string
+	Objects, Applied int
+	Down, Held       string
+	Tries            int
+	Failed           []string
 }
 
 func (w *world) status() (statusDoc, error) {
