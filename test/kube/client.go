@@ -60,29 +60,46 @@ func (s *Server) Do(method, path, contentType string, body []byte) ([]byte, erro
 	return s.do(s.admin, method, path, contentType, body)
 }
 
+// do makes a request, again where the server asks for that (429): one that has
+// just started does so for a kind whose objects it has not read yet.
 func (s *Server) do(c *http.Client, method, path, contentType string, body []byte) ([]byte, error) {
+	for try := 1; ; try++ {
+		answer, wait, err := s.try(c, method, path, contentType, body)
+		if wait == 0 || try == 30 {
+			return answer, err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// try makes a request once. It returns an error and how long to wait if the
+// server puts it off.
+func (s *Server) try(c *http.Client, method, path, contentType string, body []byte) (answer []byte, wait time.Duration, err error) {
 	req, err := http.NewRequest(method, s.URL+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	answer, err = io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", method, path, err)
+		return nil, 0, fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	if resp.StatusCode >= 300 {
 		status := &StatusError{Code: resp.StatusCode, Message: string(answer)}
 		json.Unmarshal(answer, status) // what is no Status object stays the message
-		return nil, fmt.Errorf("%s %s: %w", method, path, status)
+		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && resp.StatusCode == http.StatusTooManyRequests {
+			wait = time.Duration(seconds) * time.Second
+		}
+		return nil, wait, fmt.Errorf("%s %s: %w", method, path, status)
 	}
-	return answer, nil
+	return answer, 0, nil
 }
 
 // Get returns an object. The resource is its group, version and plural, such as
