@@ -191,3 +191,24 @@ func TestSizes(t *testing.T) {
 		}
 	}
 }
+
+// TestJournalBench measures a small journal: each figure is there.
+func TestJournalBench(t *testing.T) {
+	r, err := measureJournal(t.Context(), "", 1200, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]series{"read": r.Read, "verified": r.Verified, "opened": r.Opened, "empty": r.EmptyOpen} {
+		if len(s) != 2 {
+			t.Errorf("%s: measured %d times", name, len(s))
+		}
+	}
+	if len(r.Appended) != journalAppends || len(r.Bare) != journalAppends || r.Records != 1200 || r.Bytes == 0 {
+		t.Errorf("%d appends, %d bare ones, %d records in %d bytes", len(r.Appended), len(r.Bare), r.Records, r.Bytes)
+	}
+	var b bytes.Buffer
+	r.print(&b)
+	if n := strings.Count(b.String(), "\n"); n != 8 {
+		t.Errorf("%d lines:\n%s", n, &b)
+	}
+}

@@ -4,7 +4,7 @@
 // Kubernetes API server, what it costs while it is idle, and, in the same run
 // and with the same files, how long the same takes by hand.
 //
-//	go run ./test/bench -hhwatchd bin/hhwatchd [-runs N] [-files N,N] [-idle D] [-o FILE]
+//	go run ./test/bench -hhwatchd bin/hhwatchd [-runs N] [-files N,N] [-idle D] [-journal N] [-journal-only] [-o FILE]
 //
 // There is a site for each size of repository: a git server, an API server with
 // Hedgehog's kinds, and the daemon, which has applied all that the repository
@@ -19,6 +19,10 @@
 // in the daemon's clone and on the git server (inotify(7) on refs/heads), and by
 // a watch on the API server. The quiet period, for which hhwatchd waits on
 // purpose, is taken off.
+//
+// The journal is measured by itself: appending beside bare writes of as many
+// bytes, by turns; and reading, opening and starting the daemon with one of a
+// million records beside an empty one.
 //
 // A benchmark is no test: whatever the figures are, the exit code is 0. It is 1
 // when something could not be measured.
@@ -47,6 +51,7 @@ type settings struct {
 	Runs     int           `json:"runs"`
 	Files    sizes         `json:"files"` // in the repositories
 	Idle     time.Duration `json:"idleNanoseconds"`
+	Records  int           `json:"journalRecords"` // 0: the journal is not measured
 }
 
 // sizes is a flag: numbers, separated by commas.
@@ -76,16 +81,18 @@ func main() {
 	flag.IntVar(&set.Runs, "runs", 10, "`number` of drops of each file")
 	flag.Var(&set.Files, "files", "`numbers` of files in the repositories to measure with")
 	flag.DurationVar(&set.Idle, "idle", 2*time.Minute, "how long to watch the idle daemon")
+	flag.IntVar(&set.Records, "journal", 1_000_000, "`number` of records of the journal to measure with; 0 leaves it out")
+	only := flag.Bool("journal-only", false, "measure nothing but the journal")
 	output := flag.String("o", "", "also write the figures to `FILE`, as JSON")
 	flag.Parse()
-	if flag.NArg() > 0 || set.Runs < 1 || set.Idle < time.Second {
+	if flag.NArg() > 0 || set.Runs < 1 || set.Idle < time.Second || set.Records < 0 || *only && set.Records == 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	signal.Ignore(syscall.SIGPIPE) // a reader that leaves, such as head(1), is no reason not to clean up
-	if err := run(ctx, set, *output); err != nil {
+	if err := run(ctx, set, *only, *output); err != nil {
 		if ctx.Err() != nil {
 			log.Fatalf("interrupted: %v", err)
 		}
@@ -93,16 +100,26 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, set settings, output string) error {
-	kubectl, err := kube.Kubectl(ctx, os.Stderr)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, set settings, journalOnly bool, output string) (err error) {
 	r := &result{Settings: set, Machine: machine()}
-	if err := measure(ctx, set, kubectl, r); err != nil {
-		return err
+	if set.Records > 0 { // nothing else is at work yet
+		if r.Journal, err = measureJournal(ctx, set.Hhwatchd, set.Records, min(set.Runs, 3)); err != nil {
+			return fmt.Errorf("measuring the journal: %w", err)
+		}
 	}
-	r.print(os.Stdout)
+	if !journalOnly {
+		kubectl, err := kube.Kubectl(ctx, os.Stderr)
+		if err != nil {
+			return err
+		}
+		if err := measure(ctx, set, kubectl, r); err != nil {
+			return err
+		}
+		r.print(os.Stdout)
+	}
+	if r.Journal != nil {
+		r.Journal.print(os.Stdout)
+	}
 	if output == "" {
 		return nil
 	}

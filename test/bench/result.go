@@ -28,6 +28,8 @@ type result struct {
 	Software string       `json:"software"`
 	Settings settings     `json:"settings"`
 	Sites    []siteResult `json:"sites"`
+
+	Journal *journalResult `json:"journal,omitempty"`
 }
 
 // siteResult is what was measured with a repository of one size.
