@@ -151,48 +151,6 @@ func TestRewound(t *testing.T) {
 	w.wantLinear(vpc("vpc-2", 1002))
 }
 
-// Two hosts watch the same repository, both with drops: they end in the same
-// state, with every drop in it, and then stop committing.
-func TestTwoHosts(t *testing.T) {
-	one := newWorld(t, options{interval: "1s"})
-	two := &world{t: t, repo: one.repo, git: one.git, bare: one.bare, state: filepath.Join(t.TempDir(), "state")}
-	config, err := os.ReadFile(one.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two.config = filepath.Join(t.TempDir(), "hhwatchd.yaml")
-	write(t, two.config, strings.NewReplacer(one.state, two.state, "mgmt-1", "mgmt-2").Replace(string(config)))
-	one.start()
-	two.start()
-	want := map[string]string{}
-	var raw []string
-	for i := range 10 {
-		for h, w := range []*world{one, two} {
-			name := fmt.Sprintf("vpc-%d-%d", h, i)
-			text := vpc(name, 1000+2*i+h)
-			w.drop("fabric-1", name+".yaml", text)
-			want["vpcs/"+name+".yaml"] = text
-			raw = append(raw, text)
-		}
-	}
-	one.wantManaged("fabric-1", want)
-	one.wantLinear(raw...)
-	head := one.remote("rev-parse", "main")
-	for range 3 {
-		one.must("sync")
-		two.must("sync")
-	}
-	if now := one.remote("rev-parse", "main"); now != head {
-		t.Errorf("they go on committing:\n%s", one.remote("log", "--oneline", head+".."+now))
-	}
-	for _, w := range []*world{one, two} {
-		w.clean()
-		if out := w.must("get"); strings.Count(out, "vpc-") < len(want) {
-			t.Errorf("an inventory lacks objects:\n%s", out)
-		}
-	}
-}
-
 // A local edit in managed/ is neither overwritten in silence nor pushed.
 func TestLocalEdit(t *testing.T) {
 	w := newWorld(t, options{})

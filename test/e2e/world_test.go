@@ -306,6 +306,7 @@ type repositoryDoc struct {
 type fabricDoc struct {
 	Name             string
 	Objects, Applied int
+	Commit           string // that was applied
 	Down, Held       string
 	Tries            int
 	Failed           []string
@@ -332,13 +333,17 @@ func (w *world) drop(fabric, name, content string) {
 	write(w.t, filepath.Join(w.raw(fabric), name), content)
 }
 
-// push adds a file to the repository from another clone, and pushes it.
+// push adds a file to the repository from another clone, and pushes it; anew,
+// if somebody else was first.
 func (w *world) push(path, content string) {
 	w.t.Helper()
-	c := w.git.Clone(w.t, "fabrics")
-	c.Write(path, content)
-	c.Commit("add " + path)
-	c.Push()
+	w.eventually("a push", func() error {
+		c := w.git.Clone(w.t, "fabrics")
+		c.Write(path, content)
+		c.Commit("add " + path)
+		_, err := c.TryGit("push", "--quiet", "origin", "HEAD")
+		return err
+	})
 }
 
 // remote runs git in the bare repository of the server.
