@@ -142,11 +142,19 @@ type remoteFault struct {
 	name  string
 	begin func(w *world)
 	end   func(w *world)
-	says  string // the line in status and history, with {url} for the remote's; empty: it is no fault
+	says  string // the line in status and history, with {url} for the remote's; empty: it is over at once
 	tries int    // that are waited for
 }
 
 var remoteFaults = []remoteFault{
+	{"rewound", func(w *world) {
+		w.drop(w.repo, "x.yaml", vpc("vpc-9", 1009))
+		w.pushed(w.repo, "vpcs/vpc-9.yaml")
+		w.remote("update-ref", "refs/heads/main", w.remote("rev-parse", "main~2"))
+	}, nil, "", 0},
+	{"rewritten", func(w *world) {
+		w.remote("update-ref", "refs/heads/main", w.remote("-c", "user.name=Olga", "-c", "user.email=o@example.net", "commit-tree", "-m", "a new beginning", "main^{tree}"))
+	}, nil, "", 0},
 	{"down", func(w *world) { w.git.Down() }, func(w *world) { w.git.Up() }, "asking {url}: cannot connect to {address}: connection refused", 3},
 	{"slow", func(w *world) { w.git.Delay(1500 * time.Millisecond) }, clearFaults, "", 0},
 	{"silent", func(w *world) { w.git.Hang() }, clearFaults, "asking {url}: no answer within 10s", 1},
@@ -164,6 +172,13 @@ var remoteFaults = []remoteFault{
 		"asking {url}: reading a credential: open {token}: no such file or directory", 3},
 	{"gone", func(w *world) { os.Rename(w.bare, w.bare+".away") }, func(w *world) { os.Rename(w.bare+".away", w.bare) },
 		"asking {url}: no repository there (HTTP 404): check the URL, and whether these credentials may see it", 3},
+	{"emptied", func(w *world) {
+		os.Rename(w.bare, w.bare+".away")
+		if out, err := exec.Command("git", "init", "-q", "--bare", "-b", "main", w.bare).CombinedOutput(); err != nil {
+			w.t.Fatalf("git init: %v\n%s", err, out)
+		}
+	}, func(w *world) { os.RemoveAll(w.bare); os.Rename(w.bare+".away", w.bare) },
+		"branch main is gone from {url}; nothing is pulled or pushed until it is back", 3},
 	{"branch-gone", func(w *world) { w.remote("branch", "-m", "main", "kept") }, func(w *world) { w.remote("branch", "-m", "kept", "main") },
 		"branch main is gone from {url}; nothing is pulled or pushed until it is back", 3},
 	{"hook", func(w *world) { w.git.RejectPush("no ticket is named\nsee the wiki") }, clearFaults,
@@ -272,7 +287,9 @@ func TestRemoteFaults(t *testing.T) {
 		w.wantFault(faults[w])
 	}
 	for _, w := range quick[1:] {
-		faults[w].end(w)
+		if end := faults[w].end; end != nil {
+			end(w)
+		}
 	}
 	committed(silent, 1)
 	drop(silent, 2)
@@ -296,6 +313,15 @@ func TestRemoteFaults(t *testing.T) {
 		}
 		if begun, over := w.told("fault"), w.told("clear"); len(begun) != want || len(over) != want {
 			t.Errorf("%s: the history has %v and %v", w.repo, begun, over)
+		}
+		rewritten := 0
+		for _, r := range w.told("pull") {
+			if strings.Contains(r.Note, "the branch was rewritten there") {
+				rewritten++
+			}
+		}
+		if want := map[bool]int{true: 1}[strings.HasPrefix(w.repo, "rew")]; rewritten != want {
+			t.Errorf("%s: the history tells of %d rewrites:\n%s", w.repo, rewritten, w.history())
 		}
 		if left := rawFiles(t, w, w.repo); len(left) > 0 {
 			t.Errorf("%s: raw/ holds %v", w.repo, left)
