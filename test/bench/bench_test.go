@@ -180,6 +180,33 @@ func TestPrint(t *testing.T) {
 	}
 }
 
+func TestPrintBadDay(t *testing.T) {
+	ms := func(n ...time.Duration) (s series) {
+		for _, d := range n {
+			s = append(s, d*time.Millisecond)
+		}
+		return s
+	}
+	r := badDayResult{Files: 100, Outage: 30 * time.Second, Up: ms(500, 400, 600),
+		Git: recovery{ms(9000, 1000, 30_000), ms(8500, 0, 29_300)}, API: recovery{ms(2000, 2500, 2400), ms(1250, 1000, 1000)}}
+	var b bytes.Buffer
+	r.print(&b)
+	const want = `
+a bad day: 100 files with a new object each, dropped while a server is away for 30s;
+until the remote and the API server have all of them
+  with both servers there            500 ms  400–600
+  the git server away, once back    9000 ms  1000–30000
+    until it is asked again         8500 ms  0–29300
+    from then on                     700 ms  500–1000  1.4×
+  the API server away, once back    2400 ms  2000–2500
+    until it is asked again         1000 ms  1000–1250
+    from then on                    1400 ms  750–1500  2.8×
+`
+	if b.String() != want {
+		t.Errorf("it is\n%s", &b)
+	}
+}
+
 func TestSizes(t *testing.T) {
 	var s sizes
 	if err := s.Set("50,10000"); err != nil || s.String() != "50,10000" {

@@ -20,6 +20,11 @@
 // a watch on the API server. The quiet period, for which hhwatchd waits on
 // purpose, is taken off.
 //
+// The first site then has a bad day: files are dropped while its git server, and
+// then its API server, is away, and it is measured how long after it is back all
+// of them are through, beside the same with both there. That follows from when
+// the daemon asks again, which is told apart.
+//
 // The journal is measured by itself: appending beside bare writes of as many
 // bytes, by turns; and reading, opening and starting the daemon with one of a
 // million records beside an empty one.
@@ -116,6 +121,7 @@ func run(ctx context.Context, set settings, journalOnly bool, output string) (er
 			return err
 		}
 		r.print(os.Stdout)
+		r.BadDay.print(os.Stdout)
 	}
 	if r.Journal != nil {
 		r.Journal.print(os.Stdout)
@@ -160,5 +166,9 @@ func measure(ctx context.Context, set settings, kubectl string, r *result) (err 
 	if r.Software, err = software(ctx, sites[0]); err != nil {
 		return err
 	}
-	return measureIdle(ctx, set.Idle, sites, r.Sites)
+	if err := measureIdle(ctx, set.Idle, sites, r.Sites); err != nil {
+		return err
+	}
+	r.BadDay, err = sites[0].measureBadDay(ctx, min(set.Runs, 5))
+	return err
 }

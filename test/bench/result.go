@@ -29,6 +29,7 @@ type result struct {
 	Settings settings     `json:"settings"`
 	Sites    []siteResult `json:"sites"`
 
+	BadDay  *badDayResult  `json:"badDay,omitempty"`
 	Journal *journalResult `json:"journal,omitempty"`
 }
 

@@ -23,6 +23,7 @@ type site struct {
 	files   int             // in the repository, at first
 	dropped map[object]bool // since then
 	stage   *stage.Stage
+	one     *load // so that no object is new twice
 
 	clone   string // of the repository by-hand, where a person works
 	kubectl string
@@ -42,6 +43,7 @@ func openSite(ctx context.Context, hhwatchd, kubectl string, files int) (*site, 
 		files:   files,
 		dropped: map[object]bool{},
 		stage:   st,
+		one:     oneObject(files),
 		clone:   filepath.Join(st.Dir, "clone"),
 		kubectl: kubectl,
 		env:     []string{"KUBECACHEDIR=" + filepath.Join(st.Dir, "kubectl"), "KUBECONFIG=" + st.API.AdminKubeconfig},
@@ -117,7 +119,7 @@ func (s *site) measure(ctx context.Context, runs int) (siteResult, error) {
 	if r.Memory.Start, err = residentMemory(s.stage.PID); err != nil {
 		return r, err
 	}
-	for _, l := range []*load{oneObject(s.files), manyObjects()} {
+	for _, l := range []*load{s.one, manyObjects()} {
 		lr := loadResult{Title: l.title}
 		for i := 0; i <= runs; {
 			done := stage.Show(fmt.Sprintf("%d files in the repository, %s: run %d of %d", s.files, l.title, i, runs))

@@ -264,6 +264,9 @@ type Status struct {
 	Cycles   int    // since the start
 	Error    string // that stopped the last cycle
 
+	Down string    // why the remote or the cluster cannot be used
+	Next time.Time // when that is asked again, or else the remote
+
 	Objects, Applied int
 	Failed           []string // objects that the API server refused
 	Commit           string   // that was applied
@@ -272,7 +275,7 @@ type Status struct {
 // Status asks the daemon.
 func (s *Stage) Status(ctx context.Context) (Status, error) {
 	out, err := s.Hhwatchd(ctx, "status", "-o", "json")
-	if err != nil {
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !(ok && exit.ExitCode() == 1) { // 1: not all is well
 		return Status{}, err
 	}
 	var doc struct {
@@ -288,6 +291,9 @@ func (s *Stage) Status(ctx context.Context) (Status, error) {
 		return Status{}, errors.New("hhwatchd status -o json: not one repository with one fabric")
 	}
 	st, fabric := doc.Repositories[0].Status, doc.Repositories[0].Fabrics[0]
+	if fabric.Down != "" {
+		st.Down, st.Next = fabric.Down, fabric.Next
+	}
 	st.Objects, st.Applied, st.Failed, st.Commit = fabric.Objects, fabric.Applied, fabric.Failed, fabric.Commit
 	return st, nil
 }
@@ -301,6 +307,8 @@ func (s *Stage) Settled(ctx context.Context, objects int) error {
 		return err
 	case st.Error != "":
 		return errors.New(st.Error)
+	case st.Down != "":
+		return errors.New(st.Down)
 	case len(st.Failed) > 0:
 		return fmt.Errorf("not applied: %s", strings.Join(st.Failed, ", "))
 	case st.Objects != objects || st.Applied != objects:
