@@ -5,6 +5,8 @@ package ingest
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"path"
 	"runtime"
 	"syscall"
 	"testing"
@@ -87,26 +89,35 @@ func fabricFiles(n, each int) []File {
 }
 
 func BenchmarkPlan(b *testing.B) {
-	for _, shape := range []struct{ documents, each int }{
-		{46, 46}, {100, 100}, {10000, 10000}, {10000, 1}, {50000, 50000},
-	} {
-		files := fabricFiles(shape.documents, shape.each)
-		b.Run(fmt.Sprintf("files=%d/documents=%d", len(files), shape.documents), func(b *testing.B) {
-			// One core, as for a daemon that leaves the others to the work
-			// of the host.
-			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-			b.ReportAllocs()
-			before := cpuTime(b)
-			for b.Loop() {
-				plan, err := hedgehog.Plan(files, tree{}.managed)
-				if err != nil || len(plan.Writes) != shape.documents {
-					b.Fatalf("%d writes, error %v", len(plan.Writes), err)
-				}
+	for _, schemas := range []string{"", "../test/crds", hedgehogCRDs} {
+		policy, name := hedgehog, "none"
+		if schemas != "" {
+			if _, err := os.Stat(schemas); err != nil {
+				continue
 			}
-			documents := float64(b.N * shape.documents)
-			b.ReportMetric(documents/b.Elapsed().Seconds(), "documents/s")
-			b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/documents, "cpu-µs/document")
-		})
+			policy, name = withSchemas(b, hedgehog, schemas), path.Base(path.Dir(schemas))
+		}
+		for _, shape := range []struct{ documents, each int }{
+			{46, 46}, {100, 100}, {10000, 10000}, {10000, 1}, {50000, 50000},
+		} {
+			files := fabricFiles(shape.documents, shape.each)
+			b.Run(fmt.Sprintf("schemas=%s/files=%d/documents=%d", name, len(files), shape.documents), func(b *testing.B) {
+				// One core, as for a daemon that leaves the others to the work
+				// of the host.
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+				b.ReportAllocs()
+				before := cpuTime(b)
+				for b.Loop() {
+					plan, err := policy.Plan(files, tree{}.managed)
+					if err != nil || len(plan.Writes) != shape.documents {
+						b.Fatalf("%d writes, error %v", len(plan.Writes), err)
+					}
+				}
+				documents := float64(b.N * shape.documents)
+				b.ReportMetric(documents/b.Elapsed().Seconds(), "documents/s")
+				b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/documents, "cpu-µs/document")
+			})
+		}
 	}
 }
 

@@ -42,10 +42,18 @@ const (
 	twiceInFile    = "HH212"
 	notOneObject   = "HH213"
 	wrongPath      = "HH214"
+	badMetadata    = "HH215"
 
 	groupNotAllowed = "HH301"
 	kindNotAllowed  = "HH302"
 	notServed       = "HH303"
+
+	unknownField     = "HH401"
+	wrongType        = "HH402"
+	missingField     = "HH403"
+	valueNotAllowed  = "HH404"
+	brokenRule       = "HH405"
+	versionNotServed = "HH406"
 )
 
 // A page is what is known about a code.
@@ -229,6 +237,11 @@ var table = map[string]page{
 		"The path of a managed file follows from its object: managed/<plural>/<name>.yaml, or managed/<plural>/<namespace>/<name>.yaml outside of the fabric's own namespace.",
 		"move the file, or put it into raw/ and delete it here",
 	},
+	badMetadata: {
+		"Metadata that the API server refuses",
+		"Keys of labels and annotations are up to 63 letters, digits, -, _ and . that begin and end with a letter or digit, with a DNS name and a slash before them if need be; values of labels are such text or empty; all annotations together have at most 256 KiB. Finalizers and owner references have forms of their own. The message is the API server's.",
+		"correct it as the message says",
+	},
 
 	groupNotAllowed: {
 		"The API group is not allowed",
@@ -244,6 +257,37 @@ var table = map[string]page{
 		"The version is not served",
 		"The kind is known, but not in this version of its API. Older versions (such as v1alpha2) had other fields; changing only the version may not be enough.",
 		"rewrite the object for the version that is served",
+	},
+
+	unknownField: {
+		"A field that the schema does not have",
+		"The kind's schema (its CustomResourceDefinition, from the cluster or from the directory in the config) does not know the field at this place. Usually it is misspelled, or stands at the wrong depth. The API server would refuse the object, or drop the field.",
+		"correct the field's name or its indentation, or delete it",
+	},
+	wrongType: {
+		"A value of the wrong type",
+		"The kind's schema asks for another type of value here: text, an integer, a number, true or false, a list or a mapping. Quotes make text of a number; without them 10.0 is a number.",
+		"write a value of the type that is needed",
+	},
+	missingField: {
+		"A field is missing",
+		"The kind's schema requires a field that is not there, and has no default for it.",
+		"add the field",
+	},
+	valueNotAllowed: {
+		"A value that the schema does not allow",
+		"The type of the value is right, but not the value: it is not one of those that are listed, out of range, too long or too short, does not match a pattern or a format, or stands twice in a list that holds each value once. The message is that of the API server's own validation.",
+		"write a value that is allowed",
+	},
+	brokenRule: {
+		"A rule of the schema is broken",
+		"The kind's schema has rules (x-kubernetes-validations, written in CEL) that relate fields to each other, or to what they were before. The message is that of whoever wrote the rule. Rules are looked at only where the rest of the object fits its schema.",
+		"change the object so that the rule holds",
+	},
+	versionNotServed: {
+		"The cluster does not serve this version of the kind",
+		"The kind's CustomResourceDefinition serves other versions of it. Other versions may have other fields; changing only the version may not be enough.",
+		"rewrite the object for a version that is served",
 	},
 }
 

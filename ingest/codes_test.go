@@ -48,6 +48,7 @@ func reference() []byte {
 		"HH1": "HH1xx: the file cannot be read",
 		"HH2": "HH2xx: not a good object",
 		"HH3": "HH3xx: not allowed in this fabric",
+		"HH4": "HH4xx: does not fit its schema",
 	}
 	last := ""
 	for _, code := range slices.Sorted(maps.Keys(table)) {

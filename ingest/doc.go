@@ -15,7 +15,8 @@
 // unit: either every document in it is good and it yields one [Object] per
 // document, or it is rejected and yields problems. Every problem is reported,
 // not just the first one. A [Problem] has a stable code (HH1xx: not readable,
-// HH2xx: not a good object, HH3xx: not allowed here), a place and what to do;
+// HH2xx: not a good object, HH3xx: not allowed here, HH4xx: not by its schema), a
+// place and what to do;
 // [Explain] has a page for each code, and [Reason] renders a verdict as the
 // text that lies beside a rejected file.
 //
@@ -58,6 +59,17 @@
 //     them. .inf and .nan have no JSON (HH119).
 //   - Anchors, aliases and merge keys are allowed where both readers agree on
 //     what they expand to, and up to a bound (HH108).
+//
+// # Schemas
+//
+// [Policy.Compile] makes [Schemas] of CustomResourceDefinitions. With them an
+// object is held against its kind's schema by the API server's own code
+// (k8s.io/apiextensions-apiserver), in its order: unknown fields, nulls,
+// defaults, values, rules. What is managed with the very same text is not
+// judged again, and what was wrong in the managed object and has not changed
+// does not count, as in the API server ("ratcheting"). Defaults are filled in
+// for the judgement only. What only the cluster can know, such as what
+// admission webhooks say, is left to it.
 //
 // # The author's text
 //

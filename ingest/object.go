@@ -9,6 +9,10 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/util/validation"
+	apifield "k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // ID is the identity of an object. The version is not part of it: an object
@@ -65,7 +69,8 @@ type fault struct {
 }
 
 // identify takes an object's identity from its values and reports what is
-// wrong with its frame: the fields that all objects of Kubernetes share.
+// wrong with its frame: the fields that all objects of Kubernetes share. It
+// returns what there is of the identity also where that is no good object.
 func (p Policy) identify(r *reader, root *yaml.Node, value map[string]any) (Object, bool) {
 	before := r.found
 	// field reports a problem at a field, or at the nearest mapping above it
@@ -122,7 +127,7 @@ func (p Policy) identify(r *reader, root *yaml.Node, value map[string]any) (Obje
 		o.Plural = k.Plural
 	}
 	if r.found > before {
-		return Object{}, false
+		return o, false
 	}
 	o.Path = p.path(o.Plural, o.ID)
 	return o, true
@@ -172,8 +177,12 @@ func (p Policy) checkMetadata(metadata map[string]any, field func(code, message 
 		case nil:
 		case map[string]any:
 			for _, k := range slices.Sorted(maps.Keys(entries)) {
-				if _, ok := entries[k].(string); !ok {
+				v, ok := entries[k].(string)
+				if !ok {
 					field(badStringMap, fmt.Sprintf("metadata.%s: %s is %s, not text", key, clip(k), reading(entries[k])), "metadata", key, k)
+				}
+				for _, message := range badEntry(key, k, v) {
+					field(badMetadata, "metadata."+key+": "+message, "metadata", key, k)
 				}
 			}
 		default:
@@ -189,7 +198,61 @@ func (p Policy) checkMetadata(metadata map[string]any, field func(code, message 
 			field(serverMetadata, "metadata."+key+" is set by the API server only", "metadata", key)
 		}
 	}
+	checkOtherMetadata(metadata, field)
 	return name, namespace
+}
+
+// badEntry returns what the API server would say of a label or an annotation.
+func badEntry(field, key, value string) (messages []string) {
+	name := key
+	if field == "annotations" {
+		name = strings.ToLower(key) // pkg/api/validation.ValidateAnnotations
+	}
+	for _, m := range validation.IsQualifiedName(name) {
+		messages = append(messages, "the key "+clip(key)+": "+m)
+	}
+	if field == "labels" {
+		for _, m := range validation.IsValidLabelValue(value) {
+			messages = append(messages, clip(key)+" has the value "+clip(value)+": "+m)
+		}
+	}
+	return messages
+}
+
+// checkOtherMetadata checks the metadata that people rarely write, and those
+// that there are not.
+func checkOtherMetadata(metadata map[string]any, report func(code, message string, path ...string)) {
+	if annotations, ok := metadata["annotations"].(map[string]any); ok {
+		size := 0
+		for k, v := range annotations {
+			text, _ := v.(string)
+			size += len(k) + len(text)
+		}
+		if size > apivalidation.TotalAnnotationSizeLimitB {
+			report(badMetadata, fmt.Sprintf("the annotations have %d bytes, the most is %d", size, apivalidation.TotalAnnotationSizeLimitB), "metadata", "annotations")
+		}
+	}
+	rest := maps.Clone(metadata)
+	for _, checked := range []string{"name", "namespace", "generateName", "labels", "annotations", "resourceVersion", "uid", "managedFields"} {
+		delete(rest, checked)
+	}
+	if len(rest) == 0 {
+		return
+	}
+	meta, _, unknown, err := objectmeta.GetObjectMetaWithOptions(map[string]any{"metadata": rest}, objectmeta.ObjectMetaOptions{ReturnUnknownFieldPaths: true})
+	if err != nil {
+		report(badMetadata, "metadata: "+err.Error(), "metadata")
+		return
+	}
+	for _, path := range unknown {
+		report(unknownField, "unknown field "+clipPath(path), strings.Split(path, ".")...)
+	}
+	at := apifield.NewPath("metadata")
+	errs := append(apivalidation.ValidateFinalizers(meta.Finalizers, at.Child("finalizers")),
+		apivalidation.ValidateOwnerReferences(meta.OwnerReferences, at.Child("ownerReferences"))...)
+	for _, e := range errs {
+		report(badMetadata, e.Error(), strings.FieldsFunc(e.Field, func(r rune) bool { return r == '.' || r == '[' || r == ']' })[:2]...)
+	}
 }
 
 // find returns the node of a field, or of the nearest mapping above it that

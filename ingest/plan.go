@@ -46,19 +46,29 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 		existed, exists bool
 	}
 	states := make(map[string]*state)
+	var failed error
+	stateOf := func(path string) *state {
+		s := states[path]
+		if s == nil {
+			data, exists, err := managed(path)
+			if err != nil && failed == nil {
+				failed = fmt.Errorf("reading %s: %w", path, err)
+			}
+			s = &state{before: data, now: data, existed: exists, exists: exists}
+			states[path] = s
+		}
+		return s
+	}
 	plan := Plan{Files: make([]Step, 0, len(files)), Writes: make(map[string][]byte)}
 	for _, f := range files {
-		step := Step{Verdict: p.Read(f)}
-		for _, o := range step.Objects {
-			s := states[o.Path]
-			if s == nil {
-				data, exists, err := managed(o.Path)
-				if err != nil {
-					return Plan{}, fmt.Errorf("reading %s: %w", o.Path, err)
-				}
-				s = &state{before: data, now: data, existed: exists, exists: exists}
-				states[o.Path] = s
+		step := Step{Verdict: p.readOver(f, func(path string) []byte {
+			if s := stateOf(path); s.exists {
+				return s.now
 			}
+			return nil
+		})}
+		for _, o := range step.Objects {
+			s := stateOf(o.Path)
 			outcome := Updated
 			switch {
 			case !s.exists:
@@ -69,10 +79,14 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 			step.Outcomes = append(step.Outcomes, outcome)
 			s.now, s.exists = o.Text, true
 		}
+		if failed != nil {
+			return Plan{}, failed
+		}
 		plan.Files = append(plan.Files, step)
 	}
 	for path, s := range states {
-		if !s.existed || !bytes.Equal(s.before, s.now) {
+		// (What was only looked at, for a file that was rejected, is as it was.)
+		if s.exists && (!s.existed || !bytes.Equal(s.before, s.now)) {
 			plan.Writes[path] = s.now
 		}
 	}

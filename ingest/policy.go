@@ -28,6 +28,11 @@ type Policy struct {
 
 	// Kinds are the kinds that are let through. See [Hedgehog].
 	Kinds []Kind
+
+	// Schemas are what objects are held against; nil: their content is not
+	// looked at. Where a kind's definition is known, the versions that it
+	// serves take the place of the kind's Version.
+	Schemas *Schemas
 }
 
 // Hedgehog returns the kinds that people write for a Hedgehog fabric, with
@@ -111,6 +116,20 @@ func (p Policy) kindsOf(group string) string {
 	return strings.Join(kinds, ", ")
 }
 
+// Kind finds a kind of the policy, with the version that the cluster prefers
+// where its definition is known.
+func (p Policy) Kind(group, kind string) (Kind, bool) {
+	for _, k := range p.Kinds {
+		if k.Group == group && k.Kind == kind {
+			if d := p.Schemas.definition(group, kind); d != nil && len(d.served) > 0 {
+				k.Version = d.served[0]
+			}
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
 // allow finds the kind of an object in the policy, or says why it is not
 // there.
 func (p Policy) allow(group, version, kind string) (Kind, *fault) {
@@ -122,6 +141,14 @@ func (p Policy) allow(group, version, kind string) (Kind, *fault) {
 		}
 		groupKnown = true
 		if k.Kind == kind {
+			if d := p.Schemas.definition(group, kind); d != nil {
+				if !slices.Contains(d.served, version) {
+					return Kind{}, &fault{at: "apiVersion", code: versionNotServed,
+						message: fmt.Sprintf("the cluster does not serve %s of %s in version %s", kind, group, clip(version)),
+						hint:    "rewrite the object for one of the versions that it serves (" + strings.Join(d.served, ", ") + "); its fields may differ"}
+				}
+				return k, nil
+			}
 			if k.Version != "" && k.Version != version {
 				return Kind{}, &fault{at: "apiVersion", code: notServed,
 					message: fmt.Sprintf("%s of %s is not served in version %s", kind, group, clip(version)),

@@ -109,6 +109,42 @@ func Reason(v Verdict) []byte {
 	return b.Bytes()
 }
 
+// ParseReason returns the problems that a text made by [Reason] lists. Of what
+// is no such text it returns what looks like problems.
+func ParseReason(text []byte) []Problem {
+	lines := strings.Split(string(text), "\n")
+	file, _, _ := strings.Cut(lines[0], " was not taken in: ")
+	if unquoted, err := strconv.Unquote(file); err == nil {
+		file = unquoted
+	}
+	var list []Problem
+	for i := 1; i+1 < len(lines); i++ {
+		code, message, ok := strings.Cut(strings.TrimPrefix(lines[i], "  "), ": ")
+		hint, hinted := strings.CutPrefix(lines[i+1], "  what to do: ")
+		if !ok || !hinted || !strings.HasPrefix(code, "HH") {
+			continue
+		}
+		p := Problem{File: file, Code: code, Message: message, Hint: hint}
+		for part := range strings.SplitSeq(lines[i-1], ", ") {
+			what, number, _ := strings.Cut(part, " ")
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				continue
+			}
+			switch what {
+			case "document":
+				p.Document = n
+			case "line":
+				p.Line = n
+			case "column":
+				p.Column = n
+			}
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
 // clip quotes text from a file for a message: in one line, printable, and not
 // longer than is good for one.
 func clip(s string) string {

@@ -32,10 +32,22 @@ type Verdict struct {
 	Problems []Problem // any: the whole file is rejected, and Objects is empty
 }
 
-// Read decides on one file.
+// Read decides on one file, on its own: all of its objects are held against
+// their schemas.
 func (p Policy) Read(f File) Verdict {
+	return p.readOver(f, func(string) []byte { return nil })
+}
+
+// ReadAccepted reads a file that was accepted before, perhaps by other schemas:
+// its objects are not held against them.
+func (p Policy) ReadAccepted(f File) Verdict { return p.readOver(f, nil) }
+
+// readOver decides on a file on top of the managed files that managed returns
+// by their path, nil where there is none. Without managed, objects are not held
+// against their schemas.
+func (p Policy) readOver(f File, managed func(path string) []byte) Verdict {
 	ps := &problems{file: f.Path}
-	objects := p.read(f, ps)
+	objects := p.read(f, managed, ps)
 	if len(ps.list) > 0 {
 		return Verdict{File: f.Path, Problems: ps.inOrder()}
 	}
@@ -44,9 +56,11 @@ func (p Policy) Read(f File) Verdict {
 
 // ReadManaged reads a managed file: exactly one object, at the path (below the
 // fabric's directory, as in [Object]) that its identity gives. Its text need
-// not be normalised, people edit managed files too; the object's is.
+// not be normalised, people edit managed files too; the object's is. It is not
+// held against its schema: what is in git has been accepted, and the cluster
+// has the last word.
 func (p Policy) ReadManaged(path string, data []byte) (Object, []Problem) {
-	v := p.Read(File{Path: path, Data: data})
+	v := p.ReadAccepted(File{Path: path, Data: data})
 	if len(v.Problems) > 0 {
 		return Object{}, v.Problems
 	}
@@ -65,7 +79,7 @@ func (p Policy) ReadManaged(path string, data []byte) (Object, []Problem) {
 	return o, nil
 }
 
-func (p Policy) read(f File, ps *problems) []Object {
+func (p Policy) read(f File, managed func(string) []byte, ps *problems) []Object {
 	if !hasYAMLName(f.Path) {
 		ps.add(Problem{Code: badFileName, Message: "the file's name does not end in .yaml, .yml or .json"})
 		return nil
@@ -82,7 +96,7 @@ func (p Policy) read(f File, ps *problems) []Object {
 		if ps.more {
 			break // nothing that follows could still be listed
 		}
-		o, ok := p.readDocument(doc, ps)
+		o, ok := p.readDocument(doc, managed, ps)
 		if !ok {
 			continue
 		}
@@ -150,23 +164,46 @@ func notUTF8At(data []byte) Problem {
 
 // readDocument reads one document to its managed text and its values. It
 // reports whether there is an object; problems that were found beside it are
-// in ps.
-func (p Policy) readDocument(doc document, ps *problems) (Object, bool) {
+// in ps. With managed nil, the object is not held against its schema.
+func (p Policy) readDocument(doc document, managed func(string) []byte, ps *problems) (Object, bool) {
 	r := &reader{doc: doc, problems: ps}
 	root, value := r.read()
 	if value == nil {
 		return Object{}, false
 	}
-	o, ok := p.identify(r, root, value)
-	if !ok || r.found > 0 {
+	read := r.found == 0
+	o, framed := p.identify(r, root, value)
+	if framed && r.found == 0 {
+		text, ok := normalise(doc, root, value)
+		if !ok {
+			r.report(root, Problem{Code: textNotKept, Message: "moving the comments would change the object's values"})
+			return Object{}, false
+		}
+		o.Document, o.Line, o.Text = doc.number, doc.line, text
+	}
+	// What is managed with this very text has been judged, perhaps by an older
+	// schema, and stays as it is.
+	if s := p.Schemas.version(o.Group, o.Kind, o.APIVersion); s != nil && read && managed != nil {
+		var now []byte
+		if framed {
+			now = managed(o.Path)
+		}
+		if now == nil || !bytes.Equal(now, o.Text) {
+			r.judge(s, root, value, func() map[string]any {
+				if now == nil {
+					return nil
+				}
+				old, problems := p.ReadManaged(o.Path, now)
+				if len(problems) > 0 || old.APIVersion != o.APIVersion {
+					return nil // there is nothing to compare with
+				}
+				return old.Value
+			})
+		}
+	}
+	if !framed || r.found > 0 {
 		return Object{}, false
 	}
-	text, ok := normalise(doc, root, value)
-	if !ok {
-		r.report(root, Problem{Code: textNotKept, Message: "moving the comments would change the object's values"})
-		return Object{}, false
-	}
-	o.Document, o.Line, o.Text = doc.number, doc.line, text
 	o.fillNamespace()
 	return o, true
 }

@@ -60,12 +60,20 @@ func TestRefused(t *testing.T) {
 				t.Errorf("a rejected file has %d objects", len(v.Objects))
 			}
 			golden(t, filepath.Join("testdata", "reasons", strings.ReplaceAll(e.name, " ", "-")+".reason"), Reason(v))
+			if parsed := ParseReason(Reason(v)); !slices.Equal(parsed, v.Problems) {
+				t.Errorf("the reason is read as\n%v, want\n%v", parsed, v.Problems)
+			}
 			for _, p := range v.Problems {
 				if strings.Contains(p.String(), "\n") {
 					t.Errorf("not one line: %q", p)
 				}
 			}
 		})
+		for code := range strings.FieldsSeq(e.codes) {
+			shown[code] = true
+		}
+	}
+	for _, e := range judged {
 		for code := range strings.FieldsSeq(e.codes) {
 			shown[code] = true
 		}

@@ -300,8 +300,37 @@ func (r *repository) commitDid(cycle string, f *fabric, c checkout.Commit, only 
 	return recs, nil
 }
 
-// rawBecame tells what became of the raw file that commit c took out of raw/:
-// its bytes are read again by the same rules.
+// keptAt returns where commit c put a rejected raw file, and the problems that
+// the reason beside it lists.
+func (r *repository) keptAt(f *fabric, c checkout.Commit, raw checkout.Hash) (kept string, why []ingest.Problem, err error) {
+	entries := c.Trailer(trailerKept)
+	if len(entries) == 0 {
+		return "", nil, nil
+	}
+	files, err := r.clone.Files(c.Hash, f.cfg.unmanaged())
+	if err != nil {
+		return "", nil, err
+	}
+	blobs := map[string]checkout.Hash{}
+	for _, e := range files {
+		blobs[e.Path] = e.Blob
+	}
+	for p := range blobs {
+		if blobs[p] != raw || !slices.Contains(entries, quotePath(p)) || kept != "" && kept < p {
+			continue
+		}
+		reason, err := r.clone.Blob(blobs[p+reasonSuffix])
+		if err != nil {
+			return "", nil, err
+		}
+		kept, why = p, ingest.ParseReason(reason)
+	}
+	return kept, why, nil
+}
+
+// rawBecame tells what became of the raw file that commit c took out of raw/.
+// The commit says whether it was rejected, and why; what it holds is read
+// again by the same rules.
 func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, parent checkout.Hash, d checkout.Diff, managed map[string]checkout.Diff, only map[string]bool) (journal.Record, error) {
 	data, err := r.clone.Blob(d.Old)
 	if err != nil {
@@ -322,8 +351,20 @@ func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, paren
 	if stepOf(by) == stepDrop {
 		rec.File.Origin = journal.Dropped
 	}
-	v := f.policy.Read(ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data})
+	kept, why, err := r.keptAt(f, c, d.Old)
+	if err != nil {
+		return journal.Record{}, err
+	}
+	if kept != "" {
+		rec.Step = journal.StepReject
+		rec.File.Outcome = journal.Rejected
+		rec.File.Kept = kept
+		rec.Problems = problems(why)
+		return rec, nil
+	}
+	v := f.policy().ReadAccepted(ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data})
 	if len(v.Problems) > 0 {
+		// Only commits of hhwatchd before 0.2 do not name what they rejected.
 		rec.Step = journal.StepReject
 		rec.File.Outcome = journal.Rejected
 		rec.File.Kept = path.Join(f.cfg.unmanaged(), v.File)
@@ -371,7 +412,7 @@ func (r *repository) objectAt(f *fabric, d checkout.Diff) (journal.Object, bool)
 	if err != nil {
 		return journal.Object{}, false
 	}
-	o, problems := f.policy.ReadManaged(below(d.Path, f.cfg.Path), data)
+	o, problems := f.policy().ReadManaged(below(d.Path, f.cfg.Path), data)
 	if len(problems) > 0 {
 		return journal.Object{}, false
 	}

@@ -91,7 +91,7 @@ func (r *repository) mend(t trigger, rep *report) error {
 		if !t.ask && f.agreed != nil && *f.agreed == managed {
 			continue
 		}
-		wrong, err := disagreements(r.clone, tip, f.cfg, f.policy, r.book.inventory())
+		wrong, err := disagreements(r.clone, tip, f.cfg, f.policy(), r.book.inventory())
 		if err != nil {
 			return err
 		}

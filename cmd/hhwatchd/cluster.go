@@ -15,7 +15,6 @@ import (
 
 	"github.com/hhwatchd/hhwatchd/apply"
 	"github.com/hhwatchd/hhwatchd/checkout"
-	"github.com/hhwatchd/hhwatchd/ingest"
 	"github.com/hhwatchd/hhwatchd/journal"
 	"github.com/hhwatchd/hhwatchd/poller"
 )
@@ -165,11 +164,14 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		return nil
 	}
 	if c.api == nil {
-		cl := c.fabric.cfg.Cluster
-		if c.api, err = apply.Connect(apply.Config{Kubeconfig: cl.Kubeconfig, Context: cl.Context, Namespace: cl.Namespace}); err != nil {
+		if c.api, err = c.fabric.cfg.Cluster.connect(); err != nil {
 			return err
 		}
 	}
+	if full {
+		c.fabric.schemas.follow(ctx, c.api)
+	}
+	policy := c.fabric.policy()
 
 	if full {
 		clear(c.broken)
@@ -183,7 +185,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		if err != nil {
 			return err
 		}
-		o, problems := c.fabric.policy.ReadManaged(p, data)
+		o, problems := policy.ReadManaged(p, data)
 		if len(problems) > 0 {
 			c.broken[p] = strings.TrimPrefix(problems[0].String(), p+": ")
 			unread++
@@ -322,12 +324,13 @@ func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *a
 	name := c.fabric.cfg.Name
 	var gone []apply.Object
 	applied, moved := 0, false
+	policy := c.fabric.policy()
 	for _, e := range c.repo.book.inventory().Objects(name) {
 		if e.Applied.Blob == "" {
 			continue
 		}
 		applied++
-		if kind, ok := c.fabric.kind(e.Group, e.Kind); ok && e.Desired.Blob == "" {
+		if kind, ok := policy.Kind(e.Group, e.Kind); ok && e.Desired.Blob == "" {
 			moved = moved || !strings.HasPrefix(e.Left, c.fabric.cfg.managed()+"/")
 			gone = append(gone, apply.Object{
 				Group: e.Group, Version: kind.Version, Kind: e.Kind, Plural: kind.Plural, Namespace: e.Namespace, Name: e.Name,
@@ -390,16 +393,6 @@ const (
 	prunePercent = 10
 	pruneFloor   = 5
 )
-
-// kind looks a kind up among those that the fabric may hold.
-func (f *fabric) kind(group, kind string) (ingest.Kind, bool) {
-	for _, k := range f.policy.Kinds {
-		if k.Group == group && k.Kind == kind {
-			return k, true
-		}
-	}
-	return ingest.Kind{}, false
-}
 
 // finish decides when to try again, and publishes how the cluster is.
 func (c *cluster) finish(t target, rep *applyReport) {

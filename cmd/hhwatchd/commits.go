@@ -25,6 +25,7 @@ const (
 	trailerFabric = "Hhwatchd-Fabric"
 	trailerFile   = "Raw-File" // path in the repository; its blob follows
 	trailerBlob   = "Raw-Blob"
+	trailerKept   = "Rejected-File" // where a rejected one of them went; its reason lies beside it
 
 	// What the journal was when the commit was made, see witness. The remote,
 	// which has the commit, thus vouches for the journal up to there.
@@ -175,6 +176,7 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ 
 	}()
 	var moved []input
 	var changes []checkout.Change
+	var rejected strings.Builder
 	taken := map[string]bool{}
 	for i, in := range p.inputs {
 		outcome := p.outcome(i)
@@ -191,6 +193,7 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ 
 			changes = append(changes,
 				checkout.Change{Path: kept, Data: in.Data},
 				checkout.Change{Path: kept + reasonSuffix, Data: ingest.Reason(p.plan.Files[i].Verdict)})
+			fmt.Fprintf(&rejected, "%s: %s\n", trailerKept, quotePath(kept))
 		}
 	}
 	if len(moved) == 0 {
@@ -213,7 +216,7 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ 
 	}
 	slices.SortFunc(changes, func(a, b checkout.Change) int { return strings.Compare(a.Path, b.Path) })
 	subject := fmt.Sprintf("Ingest %s into %s: %s", fileNames(moved), p.fabric.cfg.Name, p.summary())
-	return r.write(tip, changes, r.author(), r.message(subject, stepIngest, rep.Cycle, p.fabric, moved), rep)
+	return r.write(tip, changes, r.author(), r.message(subject, stepIngest, rep.Cycle, p.fabric, moved)+rejected.String(), rep)
 }
 
 func (r *repository) commitDrop(tip checkout.Hash, p *planned, files []input, rep *report) (checkout.Hash, error) {

@@ -127,6 +127,10 @@ type FabricConfig struct {
 	// Prune lets hhwatchd delete objects that it applied itself once they
 	// left managed/. Default: false.
 	Prune bool `yaml:"prune"`
+	// CRDs is a directory of CustomResourceDefinitions (YAML or JSON files)
+	// that objects are held against before they are committed, where there is
+	// no cluster or it is not to be asked for them. Default: the cluster's.
+	CRDs string `yaml:"crds"`
 }
 
 // ClusterConfig is how a fabric's Kubernetes API is reached.
@@ -152,6 +156,9 @@ func (f *FabricConfig) managed() string   { return path.Join(f.Path, "managed") 
 func (f *FabricConfig) unmanaged() string { return path.Join(f.Path, "unmanaged") }
 
 func (c *Config) journalDir() string { return filepath.Join(c.StateDir, "journal") }
+func (c *Config) schemasDir(fabric string) string {
+	return filepath.Join(c.StateDir, "schemas", fabric)
+}
 func (c *Config) cloneDir(repository string) string {
 	return filepath.Join(c.StateDir, "repos", repository)
 }
@@ -436,6 +443,9 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 		if f.Path == other || strings.HasPrefix(f.Path, other+"/") || strings.HasPrefix(other, f.Path+"/") {
 			v.fail(key("path"), "%q overlaps %q of fabric %s", f.Path, other, r.Fabrics[i].Name)
 		}
+	}
+	if f.CRDs != "" && !filepath.IsAbs(f.CRDs) {
+		v.fail(key("crds"), "%q is not an absolute path", f.CRDs)
 	}
 	if f.Cluster == nil {
 		return

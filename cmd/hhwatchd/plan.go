@@ -105,6 +105,9 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 		t.progress.report("discover "+f.cfg.Name, 0, 0)
 		fr := rep.fabric(f.cfg.Name)
 		*fr = fabricReport{Name: f.cfg.Name, Error: fr.Error}
+		if t.full && !f.schemas.cached {
+			f.schemas.load()
+		}
 		var batches []batch
 		pulled, err := r.discoverTree(f, b.tip, fr)
 		if err != nil {
@@ -146,6 +149,7 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 				return nil, nil, err
 			}
 			t.progress.report("ingest "+f.cfg.Name, 0, len(batch.inputs))
+			f.schemas.followFirst(ctx, f.cfg)
 			p, err := r.planBatch(batch, managed, b.tip)
 			if err != nil {
 				return nil, nil, err
@@ -168,7 +172,7 @@ func (r *repository) planBatch(b batch, managed func(string) ([]byte, bool, erro
 	for i, in := range b.inputs {
 		files[i] = in.File
 	}
-	plan, err := b.fabric.policy.Plan(files, managed)
+	plan, err := b.fabric.policy().Plan(files, managed)
 	if err != nil {
 		return planned{}, fmt.Errorf("planning fabric %s: %w", b.fabric.cfg.Name, err)
 	}

@@ -221,6 +221,9 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			if f.Held != "" {
 				fmt.Fprintf(w, "            prune HELD: %s\n", f.Held)
 			}
+			if f.Unchecked != "" {
+				fmt.Fprintf(w, "            schemas: %s\n", f.Unchecked)
+			}
 			for _, s := range few(f.Skipped) {
 				fmt.Fprintf(w, "            LEFT ALONE in raw/: %s\n", s)
 			}

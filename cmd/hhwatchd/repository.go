@@ -65,10 +65,13 @@ type repository struct {
 // A fabric is one configured fabric of a repository.
 type fabric struct {
 	cfg     *FabricConfig
-	policy  ingest.Policy
+	schemas *schemas
 	cluster *cluster       // nil without one
 	agreed  *checkout.Hash // managed tree that was last found to be what the inventory says
 }
+
+// policy is what the fabric accepts, as far as is known now.
+func (f *fabric) policy() ingest.Policy { return f.schemas.current() }
 
 func (f *fabric) rawPath(p string) string { return f.cfg.raw() + "/" + p }
 
@@ -109,7 +112,9 @@ type fabricStatus struct {
 	Cluster   string    `json:"cluster,omitempty"` // its API server
 	Failed    []string  `json:"failed,omitempty"`
 	Held      string    `json:"held,omitempty"`
-	Down      string    `json:"down,omitempty"` // why its cluster cannot be used
+	Schemas   int       `json:"schemas"`             // kinds that are held against their schema
+	Unchecked string    `json:"unchecked,omitempty"` // why there are none, or not all
+	Down      string    `json:"down,omitempty"`      // why its cluster cannot be used
 	DownSince time.Time `json:"downSince,omitzero"`
 	Tries     int       `json:"tries,omitempty"` // that failed since then
 	Next      time.Time `json:"next,omitzero"`   // the next attempt, while something waits for it
@@ -130,7 +135,7 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 	var raws []string
 	for i := range cfg.Fabrics {
 		fc := &cfg.Fabrics[i]
-		f := &fabric{cfg: fc, policy: ingest.Policy{Namespace: fc.namespace(), Kinds: ingest.Hedgehog()}}
+		f := &fabric{cfg: fc, schemas: newSchemas(c, fc)}
 		if fc.Cluster != nil {
 			f.cluster = newCluster(r, f)
 		}
@@ -208,8 +213,9 @@ func (r *repository) finish(rep *report, t trigger) {
 	}
 }
 
-// logSkipped says in the log which files in raw/ cannot be taken, once, until
-// that changes.
+// logSkipped says in the log which files in raw/ cannot be taken, and what
+// keeps objects from being held against their schemas, once, until that
+// changes.
 func (r *repository) logSkipped(rep *report) {
 	if rep.Error != "" {
 		return // it may not have come to look
@@ -218,6 +224,11 @@ func (r *repository) logSkipped(rep *report) {
 	for _, f := range rep.Fabrics {
 		for _, s := range few(f.Skipped) {
 			now[f.Name+"  left alone in raw/: "+s] = true
+		}
+	}
+	for _, f := range r.fabrics {
+		if _, trouble := f.schemas.state(); trouble != "" {
+			now[f.cfg.Name+"  "+trouble] = true
 		}
 	}
 	for line := range now {
@@ -585,7 +596,9 @@ func (r *repository) currentStatus() repositoryStatus {
 		fs := &s.Fabrics[i]
 		n := r.book.inventory().Counts(fs.Name)
 		fs.Objects, fs.Applied = n.Pending+n.Applied+n.Failed, n.Applied
-		if f := r.fabricNamed(fs.Name); f.cluster != nil {
+		f := r.fabricNamed(fs.Name)
+		fs.Schemas, fs.Unchecked = f.schemas.state()
+		if f.cluster != nil {
 			f.cluster.fill(fs)
 		}
 	}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hhwatchd/hhwatchd/apply"
 	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
 	"github.com/hhwatchd/hhwatchd/journal"
@@ -32,7 +31,7 @@ type finding struct {
 const validateTimeout = 30 * time.Second
 
 func validateCommand(o *options) *cobra.Command {
-	var fabric, namespace string
+	var fabric, namespace, crds string
 	cmd := &cobra.Command{
 		Use:   "validate [FILE|DIRECTORY]... [--fabric NAME]",
 		Short: "Check remotes, credentials, fabric directories and clusters; or the given files",
@@ -42,11 +41,16 @@ directories are in order; that each cluster can be reached and grants the
 rights that are needed.
 
 With files and directories, give the verdict that ingestion would give, with
-no daemon, no config and no network: for a pre-commit hook, or CI.`,
+no daemon, no config and no network: for a pre-commit hook, or CI. With --crds
+objects are held against the schemas in that directory; with --fabric, against
+those of the fabric in the config, as they were last seen.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				policy := ingest.Policy{Namespace: namespace, Kinds: ingest.Hedgehog()}
-				return o.validateFiles(cmd.OutOrStdout(), policy, args)
+				s, err := o.schemasFor(fabric, namespace, crds)
+				if err != nil {
+					return err
+				}
+				return o.validateFiles(cmd.OutOrStdout(), s.current(), args)
 			}
 			cfg, err := o.load()
 			if err != nil {
@@ -60,8 +64,33 @@ no daemon, no config and no network: for a pre-commit hook, or CI.`,
 	}
 	cmd.Flags().StringVar(&fabric, "fabric", "", "only the fabric `NAME` and its repository")
 	cmd.Flags().StringVar(&namespace, "namespace", "default", "the fabric's own `NAMESPACE`, when files are given")
+	cmd.Flags().StringVar(&crds, "crds", "", "hold the given files against the CustomResourceDefinitions in `DIRECTORY`")
 	o.outputFlag(cmd)
 	return cmd
+}
+
+// schemasFor returns what given files are held against: what the config says
+// of the fabric, or without one what the flags say. Here they have to be in
+// order: nobody reads the status of a hook.
+func (o *options) schemasFor(fabric, namespace, crds string) (*schemas, error) {
+	cfg, f := &Config{}, &FabricConfig{Cluster: &ClusterConfig{Namespace: namespace}} // it is not asked
+	if fabric != "" {
+		var err error
+		if cfg, err = o.load(); err != nil {
+			return nil, err
+		}
+		if _, f = cfg.fabric(fabric); f == nil {
+			return nil, &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", fabric)}
+		}
+	}
+	if crds != "" {
+		f.CRDs = crds
+	}
+	s := newSchemas(cfg, f)
+	if _, trouble := s.state(); trouble != "" {
+		return nil, errors.New(trouble)
+	}
+	return s, nil
 }
 
 // validateFiles gives the verdict on each file.
@@ -159,6 +188,7 @@ func (o *options) validateConfig(ctx context.Context, w io.Writer, cfg *Config, 
 				continue
 			}
 			validateDirectory(cfg, rc, fc, add)
+			validateSchemas(cfg, fc, add)
 			validateCluster(ctx, fc, add)
 		}
 	}
@@ -232,6 +262,19 @@ func validateDirectory(cfg *Config, rc *RepositoryConfig, fc *FabricConfig, add 
 	}
 }
 
+// validateSchemas looks at the directory of schemas that the config names.
+func validateSchemas(cfg *Config, fc *FabricConfig, add func(string, error, string)) {
+	if fc.CRDs == "" {
+		return
+	}
+	kinds, trouble := newSchemas(cfg, fc).state()
+	var err error
+	if trouble != "" {
+		err = errors.New(trouble)
+	}
+	add("schemas of "+fc.Name, err, plural(kinds, "kind")+" in "+fc.CRDs)
+}
+
 func validateCluster(ctx context.Context, fc *FabricConfig, add func(string, error, string)) {
 	subject := "cluster of " + fc.Name
 	if fc.Cluster == nil {
@@ -240,16 +283,13 @@ func validateCluster(ctx context.Context, fc *FabricConfig, add func(string, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
 	defer cancel()
-	api, err := apply.Connect(apply.Config{Kubeconfig: fc.Cluster.Kubeconfig, Context: fc.Cluster.Context, Namespace: fc.Cluster.Namespace})
+	api, err := fc.Cluster.connect()
 	if err != nil {
 		add(subject, err, "")
 		return
 	}
 	defer api.Close()
-	var kinds []apply.Kind
-	for _, k := range ingest.Hedgehog() {
-		kinds = append(kinds, apply.Kind{Group: k.Group, Version: k.Version, Kind: k.Kind, Plural: k.Plural})
-	}
+	kinds := kindsOf(ingest.Policy{Kinds: ingest.Hedgehog()})
 	health, err := api.Check(ctx, kinds)
 	if err != nil {
 		add(subject, err, "")
@@ -262,5 +302,9 @@ func validateCluster(ctx context.Context, fc *FabricConfig, add func(string, err
 	}
 	for _, p := range problems {
 		add("kinds and rights in "+fc.Name, errors.New(p), "")
+	}
+	if fc.CRDs == "" {
+		found, err := api.Definitions(ctx, kinds)
+		add("schemas of "+fc.Name, err, plural(len(found), "kind")+" in the cluster")
 	}
 }

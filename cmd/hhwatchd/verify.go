@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
-	"github.com/hhwatchd/hhwatchd/ingest"
 	"github.com/hhwatchd/hhwatchd/journal"
 )
 
@@ -179,7 +178,7 @@ func verify(ctx context.Context, cfg *Config) (*verifyDoc, error) {
 		rc, v := &cfg.Repositories[i], &doc.Repositories[i]
 		v.hear(words[i], &rep, heard, made)
 		doc.Clean = doc.Clean && v.Error == "" && len(v.Disagree) == 0
-		for _, f := range compareInventory(cfg.cloneDir(rc.Name), rc, rep.Inventory) {
+		for _, f := range compareInventory(cfg, rc, rep.Inventory) {
 			doc.Clean = doc.Clean && f.Error == "" && len(f.Disagrees) == 0
 			doc.Fabrics = append(doc.Fabrics, f)
 		}
@@ -233,9 +232,9 @@ func (v *verifyRepository) hear(words map[witness]checkout.Hash, rep *journal.Re
 // compareInventory compares what the journal says that each fabric of a
 // repository should hold with managed/, in the commit that the journal accounts
 // for: a daemon may be ahead of it at this moment.
-func compareInventory(dir string, rc *RepositoryConfig, inv *journal.Inventory) []verifyFabric {
+func compareInventory(cfg *Config, rc *RepositoryConfig, inv *journal.Inventory) []verifyFabric {
 	out := make([]verifyFabric, len(rc.Fabrics))
-	clone, err := checkout.OpenReader(dir, rc.Branch)
+	clone, err := checkout.OpenReader(cfg.cloneDir(rc.Name), rc.Branch)
 	if err == nil {
 		defer clone.Close()
 	}
@@ -260,7 +259,7 @@ func compareInventory(dir string, rc *RepositoryConfig, inv *journal.Inventory) 
 			v.Note = "not compared: the commit is not in the clone any more; the next cycle accounts for another one"
 			continue
 		}
-		wrong, err := disagreements(clone, at, f, ingest.Policy{Namespace: f.namespace(), Kinds: ingest.Hedgehog()}, inv)
+		wrong, err := disagreements(clone, at, f, newSchemas(cfg, f).current(), inv)
 		if err != nil {
 			v.Error = err.Error()
 			continue

@@ -251,7 +251,7 @@ func TestClusterAway(t *testing.T) {
 
 // An object that the API server refuses does not stop the others.
 func TestRefusedByTheCluster(t *testing.T) {
-	w := newWorld(t, options{cluster: true})
+	w := newWorld(t, options{cluster: true, lax: true})
 	w.start()
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001)+"---\n"+strings.Replace(vpc("vpc-2", 1002), "vlan: 1002", "vlan: many", 1))
 	w.inCluster(vpcs, "vpc-1")

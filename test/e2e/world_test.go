@@ -71,6 +71,7 @@ type options struct {
 	rescan   string   // default: 1h
 	fabrics  []string // default: fabric-1
 	prune    bool
+	lax      bool // objects are not held against the cluster's schemas before it sees them
 }
 
 func newWorld(t *testing.T, o options) *world {
@@ -112,6 +113,9 @@ repositories:
 		fmt.Fprintf(&b, "      - name: %s\n        path: gitops/hedgehog/%s\n", f, f)
 		if o.cluster {
 			fmt.Fprintf(&b, "        cluster: {kubeconfig: %s}\n        prune: %v\n", w.kube.Kubeconfig, o.prune)
+		}
+		if o.lax {
+			fmt.Fprintf(&b, "        crds: %s\n", dir)
 		}
 	}
 	write(t, w.config, b.String())
