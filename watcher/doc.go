@@ -66,6 +66,5 @@
 // the name up and opening the file, a matter of nanoseconds, for all the time
 // from Retire to Bury.
 //
-// The package needs Linux 5.6 or later, for openat2(2): no path is followed
-// out of its raw directory, and no symbolic link at all.
+// No path is followed out of its raw directory, and no symbolic link at all.
 package watcher

@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -131,7 +132,7 @@ type held struct {
 func hold(root int, path string, quiet time.Duration) (*held, error) {
 	// O_NONBLOCK so that neither a FIFO without a writer nor another
 	// process's lease (a Samba server's) keeps us.
-	fd, err := openat2(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	fd, err := openBeneath(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return nil, ErrBusy
@@ -245,15 +246,37 @@ func (h *held) release() {
 	h.f.Close()
 }
 
-// openat2 opens path below the open directory root, through no link and never
-// above root.
-func openat2(root int, path string, flags uint64) (int, error) {
-	how := unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+// openBeneath opens path below the open directory root, through no link and
+// never above root: element by element, because openat2(2), which does that at
+// once, is ENOSYS in a service with RestrictSUIDSGID= (systemd.exec(5)) and in
+// many containers.
+func openBeneath(root int, path string, flags int) (int, error) {
+	if !filepath.IsLocal(path) {
+		return -1, unix.EXDEV
 	}
+	path = filepath.Clean(path)
+	dir := root
 	for {
-		fd, err := unix.Openat2(root, path, &how)
+		name, rest, below := strings.Cut(path, "/")
+		how := flags | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		if below {
+			how = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		}
+		fd, err := openat(dir, name, how)
+		if dir != root {
+			unix.Close(dir)
+		}
+		if err != nil || !below {
+			return fd, err
+		}
+		dir, path = fd, rest
+	}
+}
+
+// openat is openat(2), also where a signal comes.
+func openat(dir int, name string, flags int) (int, error) {
+	for {
+		fd, err := unix.Openat(dir, name, flags, 0)
 		if err != unix.EINTR {
 			return fd, err
 		}

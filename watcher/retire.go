@@ -465,9 +465,9 @@ func openBelow(dir, path string) (*os.File, error) {
 		return root, err
 	}
 	defer root.Close()
-	fd, err := openat2(int(root.Fd()), path, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := openBeneath(int(root.Fd()), path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, &fs.PathError{Op: "openat2", Path: filepath.Join(dir, path), Err: err}
+		return nil, &fs.PathError{Op: "open", Path: filepath.Join(dir, path), Err: err}
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(dir, path)), nil
 }
