@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: all build check test power crash soak demo bench fuzz deb setup controlplane clean
+.PHONY: all build check test crash power soak soak-installed demo bench fuzz deb setup controlplane clean
 
 all: build
 
@@ -32,6 +32,8 @@ power: setup ## lose the power after every system call, in every way (half an ho
 
 crash: setup controlplane ## kill the daemon at every system call that changes something (half an hour)
 	$(GO) test -count=1 -v -timeout 3h ./test/crash -all
+soak-installed: setup ## 10,000 drops on an installed service (20 minutes)
+	$(GO) test -count=1 -v -timeout 2h ./test/installed -run TestSoak -drops 10000
 
 soak: setup controlplane ## a random life with 1,000 kills (25 minutes)
 	$(GO) test -count=1 -v -timeout 2h ./test/soak -kills 1000 -duration 90m

@@ -56,6 +56,46 @@ func TestMessageIDs(t *testing.T) {
 	}
 }
 
+// TestCatalog holds what journalctl -x prints to the messages that there are.
+func TestCatalog(t *testing.T) {
+	data, err := os.ReadFile("../packaging/systemd/hhwatchd.catalog")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := strings.Split("\n"+string(data), "\n-- ")[1:]
+	explained := make(map[string]bool)
+	for _, e := range entries {
+		id, e, _ := strings.Cut(e, "\n")
+		if explained[id] {
+			t.Errorf("%s has two entries", id)
+		}
+		explained[id] = true
+		header, text, _ := strings.Cut(e, "\n\n")
+		for _, field := range []string{"Subject: ", "Defined-By: hhwatchd", "Support: ", "Documentation: "} {
+			if !strings.Contains("\n"+header, "\n"+field) {
+				t.Errorf("the entry %s has no %s", id, field)
+			}
+		}
+		if len(text) < 40 {
+			t.Errorf("the entry %s explains %q", id, text)
+		}
+		for i, name := range strings.Split(e, "@") {
+			if i%2 == 1 && !slices.Contains([]string{"HHWATCHD_REPOSITORY", "HHWATCHD_FABRIC", "HHWATCHD_COMMIT", "HHWATCHD_FILE"}, name) {
+				t.Errorf("the entry %s has the field %s, which is not in every message of its kind", id, name)
+			}
+		}
+	}
+	for step, id := range messageIDs {
+		if !explained[id] {
+			t.Errorf("nothing explains %s, %s", step, id)
+		}
+		delete(explained, id)
+	}
+	for id := range explained {
+		t.Errorf("the entry %s is for no message", id)
+	}
+}
+
 func TestLevel(t *testing.T) {
 	const err, warning, info = 3, 4, 6 // syslog(3)
 	for _, tc := range []struct {

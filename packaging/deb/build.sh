@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds dist/hhwatchd_<version>_<arch>.deb. The same commit and the same Go
+# Builds $DIST/hhwatchd_<version>_<arch>.deb. The same commit and the same Go
 # give the same bytes, whoever builds, where and when. From the environment:
 #
+#   DIST               the directory for the package; default: dist
 #   ARCH               amd64 or arm64; default: this machine's
 #   VERSION            default: from the newest tag, see version below
 #   SOURCE_DATE_EPOCH  the time of everything in the package, in seconds;
@@ -54,6 +55,7 @@ licences() {
 }
 rule=------------------------------------------------------------------------
 
+DIST=${DIST:-dist}
 ARCH=${ARCH:-$(dpkg --print-architecture)}
 case $ARCH in
 amd64 | arm64) ;; # Go calls them the same
@@ -77,6 +79,7 @@ go build -trimpath -buildvcs=false -ldflags "-s -w -X main.buildVersion=$VERSION
 install -D -m 755 "$work/hhwatchd" "$root/usr/bin/hhwatchd"
 install -D -m 644 packaging/systemd/hhwatchd.service "$root/usr/lib/systemd/system/hhwatchd.service"
 install -D -m 644 packaging/systemd/hhwatchd.sysusers.conf "$root/usr/lib/sysusers.d/hhwatchd.conf"
+install -D -m 644 packaging/systemd/hhwatchd.catalog "$root/usr/lib/systemd/catalog/hhwatchd.catalog"
 install -D -m 644 packaging/systemd/hhwatchd.tmpfiles.conf "$root/usr/lib/tmpfiles.d/hhwatchd.conf"
 install -D -m 644 -t "$doc/examples" packaging/hhwatchd.yaml packaging/rbac.yaml
 install -D -m 644 packaging/deb/lintian-overrides "$root/usr/share/lintian/overrides/hhwatchd"
@@ -100,6 +103,6 @@ install -m 755 -t "$root/DEBIAN" packaging/deb/postinst packaging/deb/prerm pack
 (cd "$root" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
 
 find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-mkdir -p dist
+mkdir -p "$DIST"
 # One thread: how xz cuts the data must not depend on the number of processors.
-dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$root" "dist/hhwatchd_${VERSION}_$ARCH.deb"
+dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$root" "$DIST/hhwatchd_${VERSION}_$ARCH.deb"
