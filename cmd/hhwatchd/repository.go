@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -650,32 +649,4 @@ func (a Auth) checkout() checkout.Auth {
 		Username: a.Username, PasswordFile: a.PasswordFile, SSHKeyFile: a.SSHKeyFile,
 		KnownHostsFile: a.KnownHostsFile, CAFile: a.CAFile,
 	}
-}
-
-// inOrder sorts paths by when the commits on the way to tip gave them their
-// content, oldest first, and returns those commits.
-func (r *repository) inOrder(tip checkout.Hash, paths []string) (map[string]checkout.Commit, error) {
-	by, err := r.clone.Introduced(tip, paths)
-	if err != nil {
-		return nil, err
-	}
-	age := map[checkout.Hash]int{} // in commits before tip
-	for _, c := range by {
-		age[c.Hash] = -1
-	}
-	for at, n, left := tip, 0, len(age); left > 0 && at != ""; n++ {
-		if _, ok := age[at]; ok {
-			age[at] = n
-			left--
-		}
-		c, err := r.clone.Commit(at)
-		if err != nil {
-			return nil, err
-		}
-		at = first(c.Parents)
-	}
-	slices.SortFunc(paths, func(a, b string) int {
-		return cmp.Or(cmp.Compare(age[by[b].Hash], age[by[a].Hash]), strings.Compare(a, b))
-	})
-	return by, nil
 }

@@ -355,3 +355,34 @@ func TestReloadDuringSync(t *testing.T) {
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
 	w.inCluster(vpcs, "vpc-1")
 }
+
+// What a merge brings is taken in in the order of the commits that it merged,
+// not of the files' names: the last one to speak of an object is right.
+func TestMergeOrder(t *testing.T) {
+	w := newWorld(t, options{})
+	w.start()
+	w.drop("fabric-1", "first.yaml", vpc("vpc-1", 1001))
+	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+	c := w.git.Clone(t, "fabrics")
+	raw := "gitops/hedgehog/fabric-1/raw/"
+	commit := func(branch, file, text string) {
+		c.Git("switch", "--quiet", branch)
+		c.Write(raw+file, text)
+		c.Commit("add " + file)
+	}
+	for _, branch := range []string{"one", "two"} {
+		c.Git("branch", branch)
+	}
+	commit("one", "d.yaml", vpc("vpc-1", 1002))
+	commit("two", "c.yaml", vpc("vpc-2", 1003))
+	commit("one", "b.yaml", vpc("vpc-1", 1004))
+	commit("two", "a.yaml", vpc("vpc-2", 1005))
+	c.Git("merge", "--quiet", "--no-edit", "one") // into two
+	commit("two", "0.yaml", vpc("vpc-1", 1006))
+	c.Git("switch", "--quiet", "main")
+	c.Git("merge", "--quiet", "--no-ff", "--no-edit", "two")
+	c.Push()
+	w.must("sync")
+	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1006), "vpcs/vpc-2.yaml": vpc("vpc-2", 1005)})
+	w.clean()
+}
