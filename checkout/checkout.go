@@ -52,6 +52,13 @@ type Options struct {
 	// default is the directory "aside" in the git directory.
 	AsideDir string
 
+	// Carry, if it is not nil, is called when a git directory is made: it
+	// brings what a broken one held that the remote does not have into the
+	// new one, which is not in its place yet. Upstream is what the remote has,
+	// the branch is unborn; commits can be written and refs saved. The wreck is
+	// empty if none was set aside. An error undoes everything.
+	Carry func(ctx context.Context, c *Clone, old *Wreck) (Carried, error)
+
 	// Progress is told how far long work is, if it is not nil: its phase,
 	// what is done, and the total (0 where it is not known). The phases are
 	// "download" (in KiB), "index" (in objects) and "checkout" (in files). It
@@ -100,7 +107,8 @@ type Clone struct {
 // Head and Upstream then tell of the new branch, which may be nothing until
 // Fetch.
 //
-// The error is ErrInUse if another process has the clone open; see
+// The error is ErrInUse if another process has the clone open, a *BrokenError
+// if the git directory is damaged ([SetAside] makes way for a new one); see
 // [Clone.Fetch] for those of the remote.
 func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 	c := &Clone{opts: o}
@@ -139,7 +147,22 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 		}
 	} else if err != nil {
 		return nil, err
-	} else if c.repo, err = openRepository(git); err != nil {
+	} else if err := c.reopen(git); err != nil {
+		return nil, err
+	}
+	if err := c.settleWrecks(); err != nil {
+		return nil, err
+	}
+	if c.opts.Branch == "" {
+		head, err := c.repo.symbolic()
+		if err != nil {
+			return nil, err
+		}
+		if c.opts.Branch = branchName(head); c.opts.Branch == "" {
+			return nil, errors.New("HEAD is not at a branch: say which one is to be followed")
+		}
+	}
+	if err := c.repo.check(c.opts.Branch, true); err != nil {
 		return nil, err
 	}
 	if err := c.configure(ctx); err != nil {
@@ -156,6 +179,17 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 	}
 	c.work, err = newWorktree(c.opts.Dir, filepath.Join(git, stateDir, "stage"), aside, c.repo.has)
 	return c, err
+}
+
+// reopen opens a git directory that is there.
+func (c *Clone) reopen(git string) (err error) {
+	if c.repo, err = openRepository(git); err == nil {
+		return c.repo.layout()
+	}
+	if !ofTheMachine(err) {
+		err = &BrokenError{git, err.Error()}
+	}
+	return err
 }
 
 // lockFile opens and locks a file, for as long as it is open or this process
@@ -232,10 +266,8 @@ func (c *Clone) create(ctx context.Context, git string) error {
 		os.RemoveAll(beside)
 		return c.remoteError("cloning", err)
 	}
-	if tip != (oid{}) {
-		if err := repo.setRef(ctx, branchRef(c.opts.Branch), oid{}, tip); err != nil {
-			return err
-		}
+	if err := c.carry(ctx, tip); err != nil {
+		return err
 	}
 	if err := c.inOrder(); err != nil {
 		return err
@@ -267,20 +299,16 @@ func branchName(ref string) string {
 // configure brings the clone's config and its list of excluded files up to
 // date.
 func (c *Clone) configure(ctx context.Context) (err error) {
-	if c.opts.Branch == "" {
-		head, err := c.repo.symbolic()
-		if err != nil {
-			return err
-		}
-		if c.opts.Branch = branchName(head); c.opts.Branch == "" {
-			return errors.New("HEAD is not at a branch: say which one is to be followed")
-		}
-	}
 	if err := os.MkdirAll(filepath.Join(c.repo.dir, stateDir), 0o777); err != nil {
 		return err
 	}
 	if err := c.exclude(); err != nil {
 		return err
+	}
+	if c.repo.followed() != c.opts.Branch {
+		if err := durable.WriteFile(c.repo.followedPath(), []byte(c.opts.Branch+"\n"), 0o644); err != nil {
+			return err
+		}
 	}
 	path := filepath.Join(c.repo.dir, "config")
 	cfg, err := readConfig(path)

@@ -105,13 +105,9 @@ func (j *job) attribute(was map[string]treeEntry, fresh bool) {
 // base returns the tree of the commit that index and work tree were brought
 // to last.
 func (c *Clone) base() (oid, error) {
-	data, err := os.ReadFile(c.basePath())
+	id, err := c.repo.worktreeAt()
 	if err != nil {
 		return oid{}, err
-	}
-	id, ok := parseOID(strings.TrimSpace(string(data)))
-	if !ok {
-		return oid{}, ErrNotFound
 	}
 	commit, err := c.repo.commit(id)
 	if err != nil {

@@ -9,11 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // Errors that callers tell apart, with errors.Is. The errors returned are
@@ -69,6 +72,35 @@ type UnsafePathError struct {
 
 func (e *UnsafePathError) Error() string {
 	return fmt.Sprintf("the tree holds the path %q (%s): not checked out", e.Path, e.Why)
+}
+
+// A BrokenError says that the git directory of the clone is damaged: something
+// that it must have is missing, or is not what git or this package wrote there.
+// Trying again does not help; [SetAside] and then [Open] do. Troubles of the
+// machine (a failing disk, too many open files, no permission) are other
+// errors: they pass, or are a person's to mend.
+type BrokenError struct {
+	Dir  string // the git directory
+	What string // is damaged, in one line
+}
+
+func (e *BrokenError) Error() string { return "the git directory " + e.Dir + " is broken: " + e.What }
+
+// ofTheMachine reports whether err comes from the machine rather than from
+// what a file holds, or from a file that is not there.
+func ofTheMachine(err error) bool {
+	if errors.Is(err, fs.ErrClosed) {
+		return true
+	}
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP:
+		return false
+	}
+	return true
 }
 
 // maxSaid bounds how much of what a server says is repeated.

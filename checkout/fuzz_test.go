@@ -165,7 +165,7 @@ func FuzzPack(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		p, err := openPack(filepath.Join(dir, "p.idx"))
+		p, err := openPack(filepath.Join(dir, "p.idx"), true)
 		if err != nil {
 			return
 		}

@@ -4,12 +4,14 @@ package checkout
 
 import (
 	"bytes"
+	"crypto/sha1"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -26,6 +28,8 @@ type pack struct {
 	f       *os.File
 	idx     []byte // the mapped index
 	n       int    // the number of objects
+
+	idxStat, stat fileStat // of both files when they were found sound
 }
 
 // The layout of an index: a header, the fan-out table of 256 counts, then n
@@ -37,7 +41,9 @@ const (
 	idxTail   = 2 * 20
 )
 
-func openPack(idxName string) (*pack, error) {
+// openPack opens a pack. With lenient, only as much of it has to be sound as is
+// needed to look for objects in it.
+func openPack(idxName string, lenient bool) (*pack, error) {
 	f, err := os.Open(idxName)
 	if err != nil {
 		return nil, err
@@ -65,7 +71,50 @@ func openPack(idxName string) (*pack, error) {
 		unix.Munmap(idx)
 		return nil, err
 	}
+	if err := p.check(); err != nil && !lenient {
+		p.close()
+		return nil, err
+	}
 	return p, nil
+}
+
+// check looks whether the index is what was written, and the packfile has the
+// beginning and the end of the one that it belongs to. What lies in between is
+// checked object by object, when it is read. Files that have not changed since
+// they were last found sound are not read.
+func (p *pack) check() error {
+	var st [2]unix.Stat_t
+	if err := unix.Stat(p.idxName, &st[0]); err != nil {
+		return named("stat", p.idxName, err)
+	}
+	if err := unix.Stat(p.f.Name(), &st[1]); err != nil {
+		return named("stat", p.f.Name(), err)
+	}
+	idxStat, stat := statOf(&st[0]), statOf(&st[1])
+	if idxStat == p.idxStat && stat == p.stat {
+		return nil
+	}
+	if int(st[0].Size) < len(p.idx) {
+		return fmt.Errorf("%s was cut off", p.idxName)
+	}
+	// gitformat-pack(5): the index ends in the checksum of the packfile and
+	// its own, the packfile in the former.
+	body, tail := p.idx[:len(p.idx)-idxTail/2], p.idx[len(p.idx)-idxTail:]
+	if sum := sha1.Sum(body); !bytes.Equal(sum[:], tail[idxTail/2:]) {
+		return fmt.Errorf("%s is damaged: wrong checksum", p.idxName)
+	}
+	var head, end [idxTail / 2]byte
+	if _, err := p.f.ReadAt(head[:], 0); err != nil {
+		return fmt.Errorf("%s is damaged: %w", p.f.Name(), err)
+	}
+	if _, err := p.f.ReadAt(end[:], st[1].Size-int64(len(end))); err != nil {
+		return fmt.Errorf("%s is damaged: %w", p.f.Name(), err)
+	}
+	if string(head[:8]) != "PACK\x00\x00\x00\x02" || !bytes.Equal(end[:], tail[:len(end)]) {
+		return fmt.Errorf("%s is damaged: it is not the pack of its index", p.f.Name())
+	}
+	p.idxStat, p.stat = idxStat, stat
+	return nil
 }
 
 func (p *pack) close() {
@@ -79,8 +128,20 @@ func (p *pack) fan(b int) uint32 { return binary.BigEndian.Uint32(p.idx[idxFanou
 // name returns the name of the i-th object in the order of names.
 func (p *pack) name(i int) []byte { return p.idx[idxNames+20*i:][:20] }
 
-// find returns the offset of the object id in the packfile.
+// find returns the offset of the object id in the packfile. Of an index that
+// somebody cut off while it is mapped it finds nothing; to read beyond the end
+// of the file is a fault then (mmap(2), SIGBUS).
 func (p *pack) find(id oid) (at int64, ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			at, ok = 0, false
+		default:
+			panic(r)
+		}
+	}()
 	lo, hi := 0, min(int(p.fan(int(id[0]))), p.n)
 	if id[0] > 0 {
 		lo = int(p.fan(int(id[0]) - 1))
@@ -346,7 +407,7 @@ func (s *store) install(p *newPack, sum oid) error {
 // unpack writes the objects of a small pack as loose ones. The commits come
 // last, so that after a crash in between no commit lacks its tree.
 func (s *store) unpack(idxName string) error {
-	p, err := openPack(idxName)
+	p, err := openPack(idxName, false)
 	if err != nil {
 		return err
 	}

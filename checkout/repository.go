@@ -25,19 +25,24 @@ import (
 // has the objects and the refs.
 type repository struct {
 	dir string
+	ino uint64 // of dir
 	*store
 }
 
 // openRepository opens the git directory dir.
 func openRepository(dir string) (*repository, error) {
+	var st unix.Stat_t
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
 		return nil, fmt.Errorf("not a git repository: %w", err)
+	}
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, named("stat", dir, err)
 	}
 	s, err := openStore(filepath.Join(dir, "objects"))
 	if err != nil {
 		return nil, fmt.Errorf("not a git repository: %w", err)
 	}
-	return &repository{dir, s}, nil
+	return &repository{dir, st.Ino, s}, nil
 }
 
 // initRepository makes an empty git directory with the default branch.
@@ -123,7 +128,7 @@ func (r *repository) ref(name string) (oid, error) {
 		}
 		id, ok := parseOID(text)
 		if !ok {
-			return oid{}, fmt.Errorf("%s is damaged: it holds %q, not a commit", filepath.Join(r.dir, name), cut(text, 60))
+			return oid{}, r.broken("%s holds %q, not a commit", name, cut(text, 60))
 		}
 		return id, nil
 	}
@@ -131,26 +136,52 @@ func (r *repository) ref(name string) (oid, error) {
 }
 
 // packedRef looks name up in packed-refs (git-pack-refs(1)): lines of a hash,
-// a space and a name; comments begin with # and peeled tags with ^.
+// a space and a name; comments begin with #, and with ^ what the tag in the
+// line before points to.
 func (r *repository) packedRef(name string) (oid, error) {
-	data, err := os.ReadFile(filepath.Join(r.dir, "packed-refs"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return oid{}, nil
-	}
+	refs, err := r.packedRefs()
+	return refs[name], err
+}
+
+func (r *repository) packedRefs() (map[string]oid, error) {
+	data, err := readOptional(filepath.Join(r.dir, "packed-refs"))
 	if err != nil {
-		return oid{}, err
+		return nil, err
 	}
-	for line := range strings.Lines(string(data)) {
-		hash, n, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		if n != name {
+	refs, err := parsePackedRefs(string(data))
+	if err != nil {
+		return nil, r.broken("packed-refs: %v", err)
+	}
+	return refs, nil
+}
+
+// parsePackedRefs reads packed-refs. git takes nothing from one that ends in
+// the middle of a line, or holds anything else.
+func parsePackedRefs(text string) (map[string]oid, error) {
+	refs := make(map[string]oid)
+	for line := range strings.Lines(text) {
+		line, whole := strings.CutSuffix(line, "\n")
+		if !whole {
+			return nil, fmt.Errorf("it is cut off at %q", cut(line, 60))
+		}
+		if strings.HasPrefix(line, "#") {
 			continue
 		}
-		if id, ok := parseOID(hash); ok {
-			return id, nil
+		hash, name, named := strings.Cut(line, " ")
+		peeled := strings.HasPrefix(line, "^")
+		id, ok := parseOID(strings.TrimPrefix(hash, "^"))
+		if !ok || named == peeled || named && name == "" {
+			return nil, fmt.Errorf("it holds %q, which is no ref", cut(line, 60))
 		}
-		return oid{}, fmt.Errorf("%s is damaged: %q", filepath.Join(r.dir, "packed-refs"), cut(line, 60))
+		if !peeled {
+			refs[name] = id
+		}
 	}
-	return oid{}, nil
+	return refs, nil
+}
+
+func (r *repository) broken(format string, args ...any) error {
+	return &BrokenError{r.dir, fmt.Sprintf(format, args...)}
 }
 
 // errStale says that a ref was not what it was expected to be.
@@ -163,6 +194,10 @@ var errStale = errors.New("the ref is not what it was")
 // objects that are not there.
 func (r *repository) setRef(ctx context.Context, name string, old, new oid) (err error) {
 	path := filepath.Join(r.dir, name)
+	// A git directory that somebody removed must not come back in parts.
+	if _, err := os.Stat(filepath.Join(r.dir, "HEAD")); errors.Is(err, fs.ErrNotExist) {
+		return r.broken("HEAD is gone")
+	}
 	if err := durable.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
@@ -259,13 +294,12 @@ func (r *repository) refs(prefixes []string) (map[string]oid, error) {
 	wanted := func(name string) bool {
 		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 	}
-	data, err := os.ReadFile(filepath.Join(r.dir, "packed-refs"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	packed, err := r.packedRefs()
+	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(data)) {
-		hash, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		if id, valid := parseOID(hash); ok && valid && wanted(name) {
+	for name, id := range packed {
+		if wanted(name) {
 			out[name] = id
 		}
 	}

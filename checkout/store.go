@@ -5,6 +5,7 @@ package checkout
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/zlib"
 	"container/list"
 	"crypto/sha1"
@@ -57,13 +58,17 @@ type store struct {
 	dirs []string // the objects directory, then the alternates
 
 	mu     sync.Mutex
-	packs  []*pack
-	listed []packDir // what packs was listed from, parallel to dirs
-	cache  objectCache
-	r      *bufio.Reader // to be used again, as are the following
-	zr     io.ReadCloser
-	zw     *zlib.Writer
-	fs     *os.File // opened to flush the file system, see sync
+	closed bool
+	// lenient says to read what a damaged pack has, as what is read is checked.
+	lenient bool
+	packs   []*pack
+	torn    []error   // why packs that are there could not be opened
+	listed  []packDir // what packs was listed from, parallel to dirs
+	cache   objectCache
+	r       *bufio.Reader // to be used again, as are the following
+	zr      io.ReadCloser
+	zw      *zlib.Writer
+	fs      *os.File // opened to flush the file system, see sync
 
 	treesMu sync.Mutex
 	trees   []parsedTree // see parsed
@@ -80,14 +85,27 @@ type packDir struct {
 
 // openStore opens the object database in the directory objects.
 func openStore(objects string) (*store, error) {
-	s := &store{dirs: []string{objects}, r: bufio.NewReaderSize(nil, 4096), zw: newLooseWriter()}
-	s.cache.limit = cacheSize
+	s := readStore(objects)
 	// The file is opened now and kept, because syncfs(2) reports the errors
 	// of writing back that happened since its descriptor was opened.
 	var err error
 	if s.fs, err = os.Open(objects); err != nil {
 		return nil, err
 	}
+	s.alternates()
+	return s, nil
+}
+
+// readStore returns a store for the objects below dirs. It can be read.
+func readStore(dirs ...string) *store {
+	s := &store{dirs: dirs, r: bufio.NewReaderSize(nil, 4096), zw: newLooseWriter()}
+	s.cache.limit = cacheSize
+	s.listed = make([]packDir, len(s.dirs))
+	return s
+}
+
+// alternates adds the directories that objects/info/alternates names.
+func (s *store) alternates() {
 	for i := 0; i < len(s.dirs) && i < 16; i++ {
 		data, err := os.ReadFile(filepath.Join(s.dirs[i], "info", "alternates"))
 		if err != nil {
@@ -105,16 +123,20 @@ func openStore(objects string) (*store, error) {
 		}
 	}
 	s.listed = make([]packDir, len(s.dirs))
-	return s, nil
 }
 
+// close lets go of the files. What reads later gets fs.ErrClosed.
 func (s *store) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	for _, p := range s.packs {
 		p.close()
 	}
-	s.packs = nil
+	s.packs, s.cache = nil, objectCache{}
+	if s.fs == nil {
+		return nil
+	}
 	return s.fs.Close()
 }
 
@@ -128,7 +150,7 @@ func (s *store) sync() error {
 }
 
 // get returns the object id. The error is ErrNotFound if it is not there, and
-// another one if no sound copy of it can be read.
+// a *BrokenError if no sound copy of it can be read.
 func (s *store) get(id oid) (object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,6 +177,14 @@ func (s *store) read(id oid) (object, error) {
 	if o, ok := s.cache.get(cacheKey{id: id}); ok {
 		return o, nil
 	}
+	return s.load(id)
+}
+
+// load is read from the files, not from memory.
+func (s *store) load(id oid) (object, error) {
+	if s.closed {
+		return object{}, fmt.Errorf("object %s: the store: %w", id, fs.ErrClosed)
+	}
 	if id == emptyTree {
 		return object{typ: plumbing.TreeObject}, nil
 	}
@@ -176,7 +206,7 @@ func (s *store) read(id oid) (object, error) {
 				s.cache.put(cacheKey{id: id}, o)
 				return o, nil
 			}
-			bad = fmt.Errorf("object %s in %s: %w", id, p.f.Name(), err)
+			bad = cmp.Or(worse(bad), fmt.Errorf("object %s in %s: %w", id, p.f.Name(), err))
 		}
 		for _, dir := range s.dirs {
 			o, err := s.readLoose(loosePath(dir, id))
@@ -188,7 +218,7 @@ func (s *store) read(id oid) (object, error) {
 				return o, nil
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
-				bad = fmt.Errorf("object %s: %w", id, err)
+				bad = cmp.Or(worse(bad), fmt.Errorf("object %s: %w", id, err))
 			}
 		}
 		if changed, err := s.list(); err != nil {
@@ -197,10 +227,24 @@ func (s *store) read(id oid) (object, error) {
 			break
 		}
 	}
-	if bad != nil {
+	switch {
+	case bad != nil && ofTheMachine(bad):
 		return object{}, bad
+	case bad != nil:
+		return object{}, &BrokenError{filepath.Dir(s.dirs[0]), bad.Error()}
+	case len(s.torn) > 0:
+		return object{}, &BrokenError{filepath.Dir(s.dirs[0]), s.torn[0].Error()}
 	}
 	return object{}, fmt.Errorf("object %s: %w", id, ErrNotFound)
+}
+
+// worse returns err if it is of the machine: what another copy of the object
+// holds does not tell then that there is no sound one.
+func worse(err error) error {
+	if err != nil && ofTheMachine(err) {
+		return err
+	}
+	return nil
 }
 
 // has reports whether there is an object id, without reading it: it may turn
@@ -399,9 +443,11 @@ func (s *store) list() (changed bool, err error) {
 		old[p.idxName] = p
 	}
 	var packs []*pack
+	var torn []error
+	var failed error
 	for _, dir := range s.dirs {
 		entries, err := os.ReadDir(filepath.Join(dir, "pack"))
-		if lacking(err) {
+		if err != nil && ofTheMachine(err) {
 			clear(s.listed)
 			return false, err
 		}
@@ -412,13 +458,16 @@ func (s *store) list() (changed bool, err error) {
 			name := filepath.Join(dir, "pack", e.Name())
 			p := old[name]
 			if p == nil {
-				// A pack that cannot be opened serves nothing; what it should
-				// hold is then reported as missing, by name. But where this
-				// process lacks something to open it with, nothing is known.
-				if p, err = openPack(name); lacking(err) {
-					clear(s.listed)
-					return false, err
-				} else if err != nil {
+				if p, err = openPack(name, s.lenient); err != nil {
+					if ofTheMachine(err) {
+						// This process lacks something to open it with, say, and
+						// nothing is known of what it holds.
+						failed = err
+					} else if _, gone := os.Stat(name); gone == nil {
+						// It serves nothing. If git is just removing it, this
+						// is gone with the next look.
+						torn = append(torn, err)
+					}
 					continue
 				}
 			}
@@ -430,14 +479,11 @@ func (s *store) list() (changed bool, err error) {
 		p.close()
 		s.cache.drop(p)
 	}
-	s.packs = packs
-	return true, nil
-}
-
-// lacking reports whether err says that this process could not open a file for
-// want of something, which says nothing of the file.
-func lacking(err error) bool {
-	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+	s.packs, s.torn = packs, torn
+	if failed != nil || torn != nil {
+		clear(s.listed) // look again
+	}
+	return true, failed
 }
 
 // cacheKey names an object by its id, or, as the base of a delta, by its place

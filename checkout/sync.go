@@ -25,8 +25,13 @@ func (c *Clone) RemoteHead(ctx context.Context) (Hash, error) {
 	return hashOf(l.refs[ref]), nil
 }
 
-// remoteError says what was being done at which remote.
+// remoteError says what was being done at which remote. That a remote which is
+// a directory is broken, or lacks an object, says nothing of the clone.
 func (c *Clone) remoteError(doing string, err error) error {
+	var broken *BrokenError
+	if errors.As(err, &broken) && (c.repo == nil || broken.Dir != c.repo.dir) || errors.Is(err, ErrNotFound) {
+		err = errors.New(err.Error())
+	}
 	return fmt.Errorf("%s %s: %w", doing, redact(c.opts.URL), plain(err))
 }
 

@@ -576,34 +576,6 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// TestDamagedClone: what is lost of the remote's commits comes back with the
-// next fetch.
-func TestDamagedClone(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
-		w.personPushes(map[string]string{"a": "1"})
-		tip := w.personPushes(map[string]string{"a": "2"})
-		c := w.clone()
-		h := w.commit(c, put("a", "3"))
-		c.Close()
-		path := loosePath(filepath.Join(w.dir, ".git/objects"), tip.id())
-		for _, err := range []error{os.Chmod(path, 0o644), os.WriteFile(path, []byte("torn"), 0o644)} {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		c = w.open()
-		if _, err := c.Commit(tip); err == nil {
-			t.Fatal("read a damaged commit")
-		}
-		if got := w.fetch(c); got != tip {
-			t.Errorf("Fetch: %s, want %s", got, tip)
-		}
-		w.advance(c, h)
-		w.push(c)
-		w.clean()
-	})
-}
-
 // TestCutOff: half an answer is no answer, and leaves nothing behind.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
