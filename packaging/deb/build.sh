@@ -82,6 +82,23 @@ install -D -m 644 packaging/systemd/hhwatchd.sysusers.conf "$root/usr/lib/sysuse
 install -D -m 644 packaging/systemd/hhwatchd.catalog "$root/usr/lib/systemd/catalog/hhwatchd.catalog"
 install -D -m 644 packaging/systemd/hhwatchd.tmpfiles.conf "$root/usr/lib/tmpfiles.d/hhwatchd.conf"
 install -D -m 644 -t "$doc/examples" packaging/hhwatchd.yaml packaging/rbac.yaml
+for page in packaging/man/*; do
+	file=$root/usr/share/man/man${page##*.}/${page##*/}.gz
+	mkdir -p "${file%/*}"
+	gzip -9n <"$page" >"$file"
+done
+# What completes command lines says so itself; a program for another
+# architecture cannot be asked here.
+program=$work/hhwatchd
+if [[ $ARCH != "$(dpkg --print-architecture)" ]]; then
+	program=$work/native
+	env -u GOARCH go build -o "$program" ./cmd/hhwatchd
+fi
+for completion in bash:bash-completion/completions/hhwatchd zsh:zsh/vendor-completions/_hhwatchd fish:fish/vendor_completions.d/hhwatchd.fish; do
+	file=$root/usr/share/${completion#*:}
+	mkdir -p "${file%/*}"
+	"$program" completion "${completion%%:*}" >"$file"
+done
 install -D -m 644 packaging/deb/lintian-overrides "$root/usr/share/lintian/overrides/hhwatchd"
 {
 	cat packaging/deb/copyright

@@ -60,6 +60,17 @@ func TestMain(m *testing.M) {
 // built says that build was called.
 var built bool
 
+// programsOnce returns the programs, which the first test that calls it makes.
+func programsOnce(t *testing.T) programs {
+	t.Helper()
+	built = true
+	p, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // buildPackage builds the package below dir and returns its file.
 func buildPackage(dir, version string) (string, error) {
 	cmd := exec.Command("../../packaging/deb/build.sh")
@@ -93,11 +104,7 @@ func newHost(t *testing.T, release string) host {
 			t.Logf("%s", h.Try("systemctl status --no-pager --lines=0 hhwatchd; hhwatchd status; ls -la "+raw+"/; journalctl -u hhwatchd --no-pager -n 40"))
 		}
 	})
-	built = true
-	p, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := programsOnce(t)
 	h.Copy(p.older, "/root/older.deb", 0o644)
 	h.Copy(p.newer, "/root/newer.deb", 0o644)
 	h.Copy(p.remote, "/usr/local/bin/remote", 0o755)
