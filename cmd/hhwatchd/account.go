@@ -220,14 +220,18 @@ func (r *repository) accountMoves(recs []journal.Record, rep *report, m moves) (
 	if pulled != from && pulled != "" {
 		rec := journal.Record{Cycle: rep.Cycle, Step: journal.StepPull, Branch: r.cfg.Branch, From: string(from), To: string(pulled)}
 		if from != "" {
-			commits, err := r.clone.Log(from, pulled)
+			// The clone may be a new one, and not have it any more.
+			ahead, err := r.clone.IsAncestor(from, pulled)
 			if err != nil {
 				return nil, err
 			}
-			rec.Commits = hashes(commits)
-			if ahead, err := r.clone.IsAncestor(from, pulled); err != nil {
-				return nil, err
-			} else if !ahead {
+			if ahead {
+				commits, err := r.clone.Log(from, pulled)
+				if err != nil {
+					return nil, err
+				}
+				rec.Commits = hashes(commits)
+			} else {
 				rec.Note = "the branch was rewritten there; what was taken back there stays so"
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path"
 	"slices"
@@ -22,6 +23,7 @@ import (
 // A target is what a cluster is to hold: managed/ at a commit that the
 // remote has.
 type target struct {
+	clone    *checkout.Clone
 	commit   checkout.Hash
 	cycle    string
 	full     bool // compare with everything that is live, not only what changed
@@ -138,9 +140,13 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 	t.progress = c.pulse.through(t.progress)
 	rep := applyReport{Commit: string(t.commit)}
 	err := c.steps(ctx, t, &rep)
-	if ctx.Err() != nil {
-		rep.Error = "stopped"
+	if ctx.Err() != nil || errors.Is(err, fs.ErrClosed) {
+		// We stop, or the clone is made again: then there is a new target soon.
+		rep.Error, c.missed = "stopped", true
 		return rep
+	}
+	if isBroken(err) {
+		c.repo.damaged(err)
 	}
 	if err != nil {
 		rep.Error = err.Error()
@@ -181,7 +187,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	blobs := map[apply.Key]string{}
 	for _, e := range files {
 		p := below(e.Path, c.fabric.cfg.Path)
-		data, err := c.repo.clone.Blob(e.Blob)
+		data, err := t.clone.Blob(e.Blob)
 		if err != nil {
 			return err
 		}
@@ -267,7 +273,13 @@ func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) 
 	full = t.full || t.prune || c.missed || c.deleting
 	managed := c.fabric.cfg.managed()
 	if !full {
-		diff, err := c.repo.clone.Diff(c.applied, t.commit, managed)
+		if _, err := t.clone.Commit(c.applied); errors.Is(err, checkout.ErrNotFound) {
+			c.applied = "" // the clone was made again since the remote lost it
+			full = true
+		}
+	}
+	if !full {
+		diff, err := t.clone.Diff(c.applied, t.commit, managed)
 		if err != nil {
 			return nil, false, err
 		}
@@ -283,7 +295,7 @@ func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) 
 		}
 	}
 	if full {
-		files, err = c.repo.clone.Files(t.commit, managed)
+		files, err = t.clone.Files(t.commit, managed)
 		if err != nil {
 			return nil, false, err
 		}
@@ -291,7 +303,7 @@ func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) 
 	}
 	for p := range c.pending {
 		p = path.Join(c.fabric.cfg.Path, p)
-		blob, ok, err := c.repo.clone.Lookup(t.commit, p)
+		blob, ok, err := t.clone.Lookup(t.commit, p)
 		if err != nil {
 			return nil, false, err
 		}

@@ -272,6 +272,14 @@ func quotePath(p string) string {
 	return p
 }
 
+// unquotePath undoes quotePath.
+func unquotePath(s string) string {
+	if p, err := strconv.Unquote(s); err == nil {
+		return p
+	}
+	return s
+}
+
 // fileNames names files for a subject line: the name, or how many.
 func fileNames(files []input) string {
 	if len(files) == 1 {

@@ -45,7 +45,17 @@ func (r *repository) cycle(ctx context.Context, t trigger) *report {
 	t.progress = r.pulse.through(t.progress)
 	r.progress = t.progress
 	rep := r.newReport(t)
-	err := r.steps(ctx, t, rep)
+	err := r.suspect(r.steps(ctx, t, rep))
+	if isBroken(err) && !t.dryRun {
+		if err = r.giveUp(ctx, rep, err); err == nil {
+			t.full = true // also what the cycle left half done
+			r.left = nil
+			again := r.newReport(t)
+			again.Cycle = rep.Cycle
+			*rep = *again
+			err = r.steps(ctx, t, rep)
+		}
+	}
 	if err != nil {
 		rep.Error = r.inWords(err)
 		r.left = nil // where it stopped, the refs tell
@@ -56,12 +66,20 @@ func (r *repository) cycle(ctx context.Context, t trigger) *report {
 
 func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	// The working clone. A first clone can fail as any pull can.
-	if err := r.open(ctx); err != nil {
+	if err := r.noticeMissing(rep); err != nil {
+		return err
+	}
+	if err := r.open(ctx, t); isBroken(err) {
+		return err
+	} else if err != nil {
 		if _, ok := machineTrouble(err, r.stateDir); ok {
 			return err
 		}
-		rep.Pull.Error = err.Error()
+		rep.Pull.Error = r.cloneWaits(err)
 		return r.remoteWent(ctx, rep)
+	}
+	if err := r.tellRebuilt(rep); err != nil {
+		return err
 	}
 	for _, f := range r.fabrics {
 		if err := r.layRaw(f); err != nil {
@@ -71,8 +89,10 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 
 	// What a crash, a person or another program left: commits that the journal
 	// does not know of yet, and with a full look also an inventory that does
-	// not agree with git, and edited files.
-	if !t.dryRun {
+	// not agree with git, and edited files. Not before a clone that was made
+	// again has taken in what it has to, or that would be missed in the one
+	// place and be too much in the other.
+	if !t.dryRun && !r.resaid {
 		up, err := r.clone.Upstream()
 		if err != nil {
 			return err
@@ -92,6 +112,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	if err := r.findLeft(); err != nil {
 		return err
 	}
+
+	r.resaid = false
 
 	for race := 0; ; race++ {
 		// Pull: one small request, and a fetch only when the branch moved.
@@ -170,7 +192,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		if errors.Is(err, checkout.ErrRaced) {
 			err = fmt.Errorf("others pushed to %s first, %s in a row", r.cfg.Branch, plural(race+1, "time"))
 		}
-		if _, ok := machineTrouble(err, r.stateDir); ok {
+		err = r.suspect(err)
+		if _, ok := machineTrouble(err, r.stateDir); ok || isBroken(err) {
 			return err
 		} else if err != nil {
 			rep.Push.Error = err.Error()
@@ -256,7 +279,8 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) error {
 		answered = r.asking("sending new commits")
 		head, err = r.clone.Fetch(ctx)
 	}
-	if _, ok := machineTrouble(err, r.stateDir); ok {
+	err = r.suspect(err)
+	if _, ok := machineTrouble(err, r.stateDir); ok || isBroken(err) {
 		return err
 	} else if err != nil {
 		rep.Pull.Error = err.Error()

@@ -38,6 +38,8 @@ type repository struct {
 	cloneDir string
 	asideDir string
 
+	journalDir string
+
 	log     *slog.Logger
 	book    *book
 	clone   *checkout.Clone // nil until the first clone went well
@@ -56,9 +58,12 @@ type repository struct {
 	told     map[leftover]bool // those in raw/ that the journal knows of, refused ones too
 	skipped  map[string]bool   // what is left alone in raw/, as it was logged
 	faults   map[string]*fault // that last, by fabric; "" is the cycle as a whole
+	broken   string            // why the clone has to be made again; "" when it is there
+	resaid   bool              // it was, and the first cycle has to take files in again
 
 	mu     sync.Mutex
 	status repositoryStatus
+	met    error // what a cluster met in the clone
 }
 
 // A fabric is one configured fabric of a repository.
@@ -122,7 +127,7 @@ type fabricStatus struct {
 func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) *repository {
 	r := &repository{
 		cfg: cfg, settle: c.Settle, rescan: c.Rescan, stateDir: c.StateDir,
-		cloneDir: c.cloneDir(cfg.Name), asideDir: c.asideDir(cfg.Name),
+		cloneDir: c.cloneDir(cfg.Name), asideDir: c.asideDir(cfg.Name), journalDir: c.journalDir(),
 		log: log.With("repository", cfg.Name), book: b,
 		remote:   poller.New(cfg.Interval),
 		retry:    poller.NewRetry(),
@@ -249,30 +254,35 @@ func (r *repository) newReport(t trigger) *report {
 	return rep
 }
 
-// open makes sure that there is a working clone.
-func (r *repository) open(ctx context.Context) error {
-	if r.clone == nil {
-		o := checkout.Options{
-			Dir: r.cloneDir, URL: r.cfg.URL, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
-			AsideDir: r.asideDir,
-			Progress: func(phase string, done, total int) { r.progress.report(phase, done, total) },
-			Waiting:  func() bool { return r.hurried.Load() || len(r.watch.C()) > 0 },
-		}
-		for _, f := range r.fabrics {
-			o.Inputs = append(o.Inputs, f.cfg.raw())
-			o.Exclude = append(o.Exclude, "/"+f.cfg.unmanaged()+"/", "/"+f.cfg.raw()+"/**/.*"+watcher.SpentSuffix, "/"+f.cfg.raw()+"/.*"+watcher.SpentSuffix)
-		}
-		answered := r.asking("sending a clone")
-		c, err := checkout.Open(ctx, o)
-		answered()
-		if err != nil {
+// open makes sure that there is a working clone, and that it is sound.
+func (r *repository) open(ctx context.Context, t trigger) error {
+	if r.clone != nil {
+		if err := r.takeMet(); err != nil {
 			return err
 		}
-		r.clone = c
-		if err := r.beginArchive(); err != nil {
-			r.clone = nil
-			return errors.Join(err, c.Close())
-		}
+		return r.clone.Check(t.full)
+	}
+	o := checkout.Options{
+		Dir: r.cloneDir, URL: r.cfg.URL, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
+		AsideDir: r.asideDir,
+		Carry:    r.carry,
+		Progress: func(phase string, done, total int) { r.progress.report(phase, done, total) },
+		Waiting:  func() bool { return r.hurried.Load() || len(r.watch.C()) > 0 },
+	}
+	for _, f := range r.fabrics {
+		o.Inputs = append(o.Inputs, f.cfg.raw())
+		o.Exclude = append(o.Exclude, "/"+f.cfg.unmanaged()+"/", "/"+f.cfg.raw()+"/**/.*"+watcher.SpentSuffix, "/"+f.cfg.raw()+"/.*"+watcher.SpentSuffix)
+	}
+	answered := r.asking("sending a clone")
+	c, err := checkout.Open(ctx, o)
+	answered()
+	if err != nil {
+		return err
+	}
+	r.clone, r.broken = c, ""
+	if err := r.beginArchive(); err != nil {
+		r.clone = nil
+		return errors.Join(err, c.Close())
 	}
 	return nil
 }
@@ -482,7 +492,7 @@ func (r *repository) apply(t trigger, rep *report) error {
 			done := make(chan applyReport, 1)
 			fr.applying = done
 			f.cluster.want(target{
-				commit: up, cycle: rep.Cycle, full: t.full && asked, prune: t.prune && asked, progress: t.progress, done: done,
+				clone: r.clone, commit: up, cycle: rep.Cycle, full: t.full && asked, prune: t.prune && asked, progress: t.progress, done: done,
 			})
 		}
 	}
