@@ -74,24 +74,6 @@ func (w *world) well() {
 	})
 }
 
-// toldOnce wants the log to have said words n times by now, however often the
-// daemon tried, and the journal to know of a fault and of its end as often.
-func (w *world) toldOnce(words string, n int) {
-	w.t.Helper()
-	if got := strings.Count(w.daemon.output(), words); got < n || got > 2*n {
-		// Twice: the log when it happens, and the journal, which the log
-		// mirrors, when it can be written again.
-		w.t.Errorf("the log says %q %d times, want %d to %d:\n%s", words, got, n, 2*n, w.daemon.output())
-	}
-	h := w.history()
-	if got := strings.Count(h, words); got != n {
-		w.t.Errorf("the history says %q %d times, want %d:\n%s", words, got, n, h)
-	}
-	if got := strings.Count(h, "fault is over after"); got != n {
-		w.t.Errorf("the history says %d times that a fault is over, want %d:\n%s", got, n, h)
-	}
-}
-
 // A shortage takes something away from the daemon until only keep of it are
 // left. What it returns gives it back.
 type shortage func(t *testing.T, w *world, keep int) (over func())
