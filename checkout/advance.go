@@ -85,6 +85,9 @@ func (c *Clone) advance(ctx context.Context, to oid) (_ []Aside, err error) {
 	if err := j.prepare(ctx, wanted); err != nil {
 		return nil, err
 	}
+	if err := j.depart(to); err != nil {
+		return nil, err
+	}
 	// Crash before here: nothing has happened.
 	if head != to || len(c.work.staged) > 0 {
 		if err := c.repo.sync(); err != nil {
@@ -102,7 +105,8 @@ func (c *Clone) advance(ctx context.Context, to oid) (_ []Aside, err error) {
 	}
 	// Crash from here on: the branch is at to, the index and the work tree may
 	// not be. The next Advance finds in the index what is missing; files that
-	// are in place already it recognises by their content.
+	// are in place already it recognises by their content, even if it goes
+	// elsewhere.
 	if err := c.attach(ctx); err != nil {
 		return nil, err
 	}
@@ -124,6 +128,7 @@ type job struct {
 	tree    *cacheTree // of the index that comes out
 	splices []splice
 	added   map[string]bool // paths that were not in the index
+	passed  []oid           // trees that unfinished moves were to
 	asides  []Aside
 	failed  []error
 }
@@ -139,6 +144,8 @@ type change struct {
 	// somebody staged something. Wanted then says that the tree is not as
 	// that commit, either.
 	staged, wanted bool
+	// left says that only an unfinished move may have left something there.
+	left bool
 }
 
 // begin locks the index and compares it with the tree.
@@ -161,7 +168,6 @@ func (j *job) end() error {
 }
 
 func (c *Clone) indexPath() string { return filepath.Join(c.repo.dir, "index") }
-func (c *Clone) basePath() string  { return filepath.Join(c.repo.dir, stateDir, "worktree") }
 
 // prepare makes the files of the changes that want chooses, without putting
 // them into their places. What cannot be read is for place to report.
@@ -222,6 +228,9 @@ func (j *job) bringAll(ctx context.Context, want func(change) bool) error {
 func (j *job) bring(ctx context.Context, ch change) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if ch.left && !j.leftBehind(ch) {
+		return nil
 	}
 	var entry *indexEntry
 	var err error
@@ -290,7 +299,7 @@ func (j *job) place(ch change) (*indexEntry, error) {
 				entry.stat = st
 				return entry, nil
 			}
-			clean = id == ch.id || ch.known != oid{} && id == ch.known || j.c.rebooted && j.c.earlier(ch.path, id)
+			clean = id == ch.id || ch.known != oid{} && id == ch.known || j.passing(ch.path, id)
 		}
 	}
 
@@ -348,7 +357,7 @@ func (j *job) place(ch change) (*indexEntry, error) {
 	if errors.Is(err, errInput) {
 		entry.stat, err = fileStat{}, nil
 	}
-	if err == nil && has && !exists && !input && !j.c.rebooted {
+	if err == nil && has && !exists && !j.passing(ch.path, oid{}) && !input {
 		j.asides = append(j.asides, Aside{Path: ch.path, Deleted: true})
 	}
 	return entry, err
@@ -404,13 +413,7 @@ func (j *job) finish(to oid) error {
 	if to == (oid{}) || len(j.failed) > 0 {
 		return nil
 	}
-	// Neither this nor the index is flushed. A power loss can take either
-	// back, or cut it off; then files are compared by their content.
-	name := c.basePath()
-	if err := os.WriteFile(name+".tmp", []byte(to.String()+"\n"), 0o644); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".tmp", name); err != nil {
+	if err := c.repo.writeWorktree(to); err != nil {
 		return err
 	}
 	c.settle(to)

@@ -59,7 +59,7 @@ func (r *repository) check(branch string, full bool) error {
 	}
 	// A branch that is gone leaves traces of what it was.
 	base := refs["refs/hhwatchd/base"]
-	at, _ := r.worktreeAt()
+	at, _ := r.readWorktree()
 	switch {
 	case head == (oid{}) && (base != (oid{}) || at != (oid{})):
 		return r.broken("%s is gone", branchRef(branch))
@@ -198,19 +198,6 @@ func (s *store) readable(id oid) error {
 func Lost(err error) bool {
 	var broken *BrokenError
 	return err != nil && (errors.Is(err, ErrNotFound) || errors.As(err, &broken) || errors.Is(err, unix.EIO))
-}
-
-// worktreeAt returns the commit that index and work tree were brought to last.
-func (r *repository) worktreeAt() (oid, error) {
-	data, err := os.ReadFile(filepath.Join(r.dir, stateDir, "worktree"))
-	if err != nil {
-		return oid{}, err
-	}
-	id, ok := parseOID(strings.TrimSpace(string(data)))
-	if !ok {
-		return oid{}, ErrNotFound
-	}
-	return id, nil
 }
 
 func (r *repository) followedPath() string { return filepath.Join(r.dir, stateDir, "branch") }

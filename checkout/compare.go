@@ -28,6 +28,7 @@ func (j *job) compare(tree oid) error {
 		return err
 	}
 	j.changes = d.changes
+	j.unfinished(tree)
 	if len(j.changes) == 0 && !fresh {
 		return nil
 	}
@@ -62,7 +63,8 @@ func (j *job) compare(tree oid) error {
 
 // attribute finds out which changes are between the tree and what a person
 // staged: where the index is not as it was left, it was staged, unless it is
-// what HEAD has; then the person moved the branch, or switched to another one.
+// what HEAD has; then the person moved the branch, or switched to another one;
+// or what an unfinished move was to, which wrote the index and ended there.
 // was has what differs between the commit that the index was brought to and
 // the tree that is wanted. A fresh index has nothing to tell; then was is what
 // the files should hold.
@@ -96,7 +98,7 @@ func (j *job) attribute(was map[string]treeEntry, fresh bool) {
 			continue
 		}
 		head, err := j.c.repo.lookup(headTree, ch.path)
-		if ch.staged = err != nil || head.mode != now.mode || head.id != now.id; ch.staged {
+		if ch.staged = (err != nil || head.mode != now.mode || head.id != now.id) && !j.onTheWay(ch.path, now.id); ch.staged {
 			ch.wanted, ch.known = wanted, oid{}
 		}
 	}
@@ -105,10 +107,7 @@ func (j *job) attribute(was map[string]treeEntry, fresh bool) {
 // base returns the tree of the commit that index and work tree were brought
 // to last.
 func (c *Clone) base() (oid, error) {
-	id, err := c.repo.worktreeAt()
-	if err != nil {
-		return oid{}, err
-	}
+	id, _ := c.repo.readWorktree()
 	commit, err := c.repo.commit(id)
 	if err != nil {
 		return oid{}, err

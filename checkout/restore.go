@@ -51,6 +51,9 @@ func (c *Clone) restore(ctx context.Context, dirs []string) (_ []Aside, err erro
 	inside := func(path string) bool {
 		return slices.ContainsFunc(dirs, func(dir string) bool { return below(path, dir) })
 	}
+	if err := j.depart(head); err != nil {
+		return nil, err
+	}
 	// First where the index itself is not as the branch.
 	if err := j.bringAll(ctx, func(ch change) bool { return inside(ch.path) || c.rebooted && j.undone(ch.path) }); err != nil {
 		return j.asides, err
