@@ -456,6 +456,21 @@ func TestLocks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// One that stays is told of, with its age.
+	index := c.indexPath() + ".lock"
+	save(t, w.dir, map[string]string{".git/index.lock": "git's"})
+	made := time.Date(2026, 11, 16, 9, 12, 33, 0, time.UTC)
+	if err := os.Chtimes(index, made, made); err != nil {
+		t.Fatal(err)
+	}
+	var locked *LockedError
+	if _, err := c.Advance(w.ctx(), h); !errors.As(err, &locked) || locked.File != index || !locked.Since.Equal(made) ||
+		!strings.Contains(err.Error(), "since 2026-11-16 09:12 UTC") {
+		t.Errorf("Advance with a lock of last week: %v", err)
+	}
+	if err := os.Remove(index); err != nil {
+		t.Fatal(err)
+	}
 	// git honours ours.
 	unlock, err := lock(w.ctx(), c.indexPath())
 	if err != nil {

@@ -86,6 +86,19 @@ type BrokenError struct {
 
 func (e *BrokenError) Error() string { return "the git directory " + e.Dir + " is broken: " + e.What }
 
+// A LockedError says that git's lock on a file of the clone was not ours and
+// did not go while it was waited for. A git command that is running holds it,
+// or one left it that was interrupted: only a person can tell.
+type LockedError struct {
+	File  string    // the lock
+	Since time.Time // when it was made
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("%s has been there since %s: a git command is at work in the clone, or was interrupted; if none is running, remove that file",
+		e.File, e.Since.UTC().Format("2006-01-02 15:04 MST"))
+}
+
 // ofTheMachine reports whether err comes from the machine rather than from
 // what a file holds, or from a file that is not there.
 func ofTheMachine(err error) bool {

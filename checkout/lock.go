@@ -27,7 +27,8 @@ const lockWait = 5 * time.Second
 // a symbolic link to nowhere whose target says whose it is: it comes into
 // being in one step with that mark, so that a lock left by a crash of ours can
 // be told from all others, and be removed, at any moment of the crash. A lock
-// of anybody else's is waited for, up to lockWait, and never touched.
+// of anybody else's is waited for, up to lockWait, and never touched; the error
+// then is a *LockedError.
 func lock(ctx context.Context, path string) (unlock func() error, err error) {
 	name := path + ".lock"
 	deadline := time.Now().Add(lockWait)
@@ -46,7 +47,14 @@ func lock(ctx context.Context, path string) (unlock func() error, err error) {
 			continue
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("%s exists: another git command is at work there, or was interrupted; if none is running, remove that file", name)
+			fi, err := os.Lstat(name)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			return nil, &LockedError{name, fi.ModTime()}
 		}
 		select {
 		case <-ctx.Done():

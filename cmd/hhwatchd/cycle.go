@@ -69,12 +69,9 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	if err := r.noticeMissing(rep); err != nil {
 		return err
 	}
-	if err := r.open(ctx, t); isBroken(err) {
+	if err := r.open(ctx, t); r.isLocal(err) {
 		return err
 	} else if err != nil {
-		if _, ok := machineTrouble(err, r.stateDir); ok {
-			return err
-		}
 		rep.Pull.Error = r.cloneWaits(err)
 		return r.remoteWent(ctx, rep)
 	}
@@ -193,7 +190,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			err = fmt.Errorf("others pushed to %s first, %s in a row", r.cfg.Branch, plural(race+1, "time"))
 		}
 		err = r.suspect(err)
-		if _, ok := machineTrouble(err, r.stateDir); ok || isBroken(err) {
+		if r.isLocal(err) {
 			return err
 		} else if err != nil {
 			rep.Push.Error = err.Error()
@@ -280,7 +277,7 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) error {
 		head, err = r.clone.Fetch(ctx)
 	}
 	err = r.suspect(err)
-	if _, ok := machineTrouble(err, r.stateDir); ok || isBroken(err) {
+	if r.isLocal(err) {
 		return err
 	} else if err != nil {
 		rep.Pull.Error = err.Error()

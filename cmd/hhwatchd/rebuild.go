@@ -38,6 +38,14 @@ func isBroken(err error) bool {
 	return errors.As(err, &broken) || errors.Is(err, checkout.ErrNotFound)
 }
 
+// isLocal reports whether err is of this host or of the clone, and says nothing
+// of the remote, whatever was asked of it.
+func (r *repository) isLocal(err error) bool {
+	_, machine := machineTrouble(err, r.stateDir)
+	var locked *checkout.LockedError
+	return machine || isBroken(err) || errors.As(err, &locked)
+}
+
 // suspect looks, after an error of the clone, whether it is broken.
 func (r *repository) suspect(err error) error {
 	if err == nil || isBroken(err) || r.clone == nil {
