@@ -416,6 +416,9 @@ func (j *job) finish(to oid) error {
 	if err := c.repo.writeWorktree(to); err != nil {
 		return err
 	}
+	if err := c.follow(); err != nil {
+		return err
+	}
 	c.settle(to)
 	return nil
 }

@@ -199,15 +199,3 @@ func Lost(err error) bool {
 	var broken *BrokenError
 	return err != nil && (errors.Is(err, ErrNotFound) || errors.As(err, &broken) || errors.Is(err, unix.EIO))
 }
-
-func (r *repository) followedPath() string { return filepath.Join(r.dir, stateDir, "branch") }
-
-// followed returns the branch that the clone followed last, "" if that is not
-// known.
-func (r *repository) followed() string {
-	data, err := readOptional(r.followedPath())
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
-}

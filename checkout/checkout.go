@@ -105,7 +105,8 @@ type Clone struct {
 // To open a clone that is there takes no request to the remote. If o has
 // another URL or another branch than before, the clone is changed over to it:
 // Head and Upstream then tell of the new branch, which may be nothing until
-// Fetch.
+// Fetch. Commits of the branch before that were not pushed are not left behind:
+// Head is at them.
 //
 // The error is ErrInUse if another process has the clone open, a *BrokenError
 // if the git directory is damaged ([SetAside] makes way for a new one); see
@@ -163,6 +164,9 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 		}
 	}
 	if err := c.repo.check(c.opts.Branch, true); err != nil {
+		return nil, err
+	}
+	if err := c.takeOver(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.configure(ctx); err != nil {
@@ -304,11 +308,6 @@ func (c *Clone) configure(ctx context.Context) (err error) {
 	}
 	if err := c.exclude(); err != nil {
 		return err
-	}
-	if c.repo.followed() != c.opts.Branch {
-		if err := durable.WriteFile(c.repo.followedPath(), []byte(c.opts.Branch+"\n"), 0o644); err != nil {
-			return err
-		}
 	}
 	path := filepath.Join(c.repo.dir, "config")
 	cfg, err := readConfig(path)

@@ -312,7 +312,8 @@ func (r *repository) findBase() (base, error) {
 		return base{head: head, tip: up, upstream: up}, nil
 	}
 	if up == old || up == "" {
-		return base{head: head, tip: head, upstream: up}, nil
+		// With another branch in the config, the remote's may not be known yet.
+		return base{head: head, tip: head, upstream: old}, nil
 	}
 	// A crash can have come before the ref was moved on.
 	if built, err := r.builtOn(up, head, old); err != nil {

@@ -123,7 +123,7 @@ func (s *salvage) run(ctx context.Context) (checkout.Hash, error) {
 func (s *salvage) unpushed() ([]checkout.Hash, error) {
 	var failed error
 	known := func(h checkout.Hash) bool {
-		ok, err := s.new.IsAncestor(h, s.up)
+		ok, err := s.ancestor(h, s.up)
 		failed = errors.Join(failed, err)
 		return ok || err != nil || s.log.pushed[string(h)]
 	}

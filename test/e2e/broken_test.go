@@ -298,6 +298,32 @@ func TestBrokenBytes(t *testing.T) {
 	}
 }
 
+// TestBrokenBeforeFirstPush: the remote has no commit yet, so that everything
+// there is lies in the clone that breaks.
+func TestBrokenBeforeFirstPush(t *testing.T) {
+	w := newWorld(t, options{})
+	w.start()
+	w.git.Fail(503)
+	w.drop("fabric-1", "vpc-1.yaml", vpc("vpc-1", 1001))
+	w.eventually("commits that wait", func() error {
+		if !strings.Contains(w.history(), "made 2 commits") {
+			return errors.New("the journal knows of none")
+		}
+		return nil
+	})
+	w.stop()
+	w.ok(os.WriteFile(filepath.Join(w.clone(), ".git/config"), []byte("[core"), 0o644))
+	w.git.Clear()
+	w.start()
+	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+	w.must("sync")
+	w.clean()
+	w.wantLinear(vpc("vpc-1", 1001))
+	if history := w.history(); !strings.Contains(history, "carried over what was not pushed: 2 commits") {
+		t.Errorf("history:\n%s", history)
+	}
+}
+
 // TestTornIndex: an index that is empty, cut off or garbage is made again; it
 // breaks nothing, and no file is taken for a person's edit.
 func TestTornIndex(t *testing.T) {
