@@ -265,7 +265,7 @@ type Status struct {
 	Error    string // that stopped the last cycle
 
 	Down string    // why the remote or the cluster cannot be used
-	Next time.Time // when that is asked again, or else the remote
+	Next time.Time // when that is asked again, or else when the remote is
 
 	Objects, Applied int
 	Failed           []string // objects that the API server refused
@@ -292,7 +292,10 @@ func (s *Stage) Status(ctx context.Context) (Status, error) {
 	}
 	st, fabric := doc.Repositories[0].Status, doc.Repositories[0].Fabrics[0]
 	if fabric.Down != "" {
-		st.Down, st.Next = fabric.Down, fabric.Next
+		st.Down = fabric.Down
+		if fabric.Next.Before(st.Next) { // each look at the remote leads to one at the cluster
+			st.Next = fabric.Next
+		}
 	}
 	st.Objects, st.Applied, st.Failed, st.Commit = fabric.Objects, fabric.Applied, fabric.Failed, fabric.Commit
 	return st, nil
