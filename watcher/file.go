@@ -72,7 +72,7 @@ func identify(st *unix.Stat_t) identity {
 // created is there for a moment before it is open, without a writer to see.
 // So quiet should not be zero.
 func Read(dir, path string, quiet time.Duration, max int64) (*File, error) {
-	root, err := os.Open(dir)
+	root, err := openRoot(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +244,12 @@ func (h *held) release() {
 		unix.FcntlInt(h.f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
 	}
 	h.f.Close()
+}
+
+// openRoot opens a raw directory, which is no link: who looked before it came
+// here may have seen another one.
+func openRoot(dir string) (*os.File, error) {
+	return os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 }
 
 // openBeneath opens path below the open directory root, through no link and

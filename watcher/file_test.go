@@ -81,6 +81,7 @@ func TestReadRefuses(t *testing.T) {
 		{dir, "empty.yaml", ErrBusy},
 		{dir, "big.yaml", ErrTooBig},
 		{filepath.Join(dir, "absent"), "x.yaml", fs.ErrNotExist},
+		{filepath.Join(dir, "outdir"), "x.yaml", unix.ENOTDIR}, // a link in place of the directory
 	} {
 		f, err := Read(tc.dir, tc.path, time.Hour, 4)
 		if !errors.Is(err, tc.want) {

@@ -143,7 +143,7 @@ func (e entry) pinned() string {
 // visited once more, with the error. Links are not followed, so that walk
 // stays below dir. Names that vanish meanwhile are passed over.
 func walk(dir string, visit func(entry) (descend bool)) error {
-	d, err := os.Open(dir)
+	d, err := openRoot(dir)
 	if err != nil {
 		return err
 	}

@@ -460,7 +460,7 @@ func renameat2(from *os.File, name string, to *os.File, as string, flags uint) e
 
 // openBelow opens the directory path below dir.
 func openBelow(dir, path string) (*os.File, error) {
-	root, err := os.Open(dir)
+	root, err := openRoot(dir)
 	if err != nil || path == "." {
 		return root, err
 	}
