@@ -108,7 +108,7 @@ func BenchmarkPlan(b *testing.B) {
 				b.ReportAllocs()
 				before := cpuTime(b)
 				for b.Loop() {
-					plan, err := policy.Plan(files, tree{}.managed)
+					plan, err := policy.Plan(files, tree{}.managed, nil)
 					if err != nil || len(plan.Writes) != shape.documents {
 						b.Fatalf("%d writes, error %v", len(plan.Writes), err)
 					}

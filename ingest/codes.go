@@ -54,6 +54,15 @@ const (
 	valueNotAllowed  = "HH404"
 	brokenRule       = "HH405"
 	versionNotServed = "HH406"
+
+	noObjectThere      = "HH501"
+	noSubnet           = "HH502"
+	malformedReference = "HH503"
+	portTaken          = "HH504"
+	subnetOverlaps     = "HH505"
+	subnetOutside      = "HH506"
+	vlanTaken          = "HH507"
+	vlanOutside        = "HH508"
 )
 
 // A page is what is known about a code.
@@ -288,6 +297,47 @@ var table = map[string]page{
 		"The cluster does not serve this version of the kind",
 		"The kind's CustomResourceDefinition serves other versions of it. Other versions may have other fields; changing only the version may not be enough.",
 		"rewrite the object for a version that is served",
+	},
+
+	noObjectThere: {
+		"An object that is referred to is not there",
+		"The object names another one (a connection its switches and servers, a VPCAttachment its VPC and its connection, a peering its VPCs, a switch its groups) that is neither managed nor among the files that came with this one. Files that come together are judged together, whatever their order; a file that refers to what a rejected one would have brought is rejected with it. It is only a warning where git holds no object of that kind at all (as with the wiring of a fabric that its installer made), and where Hedgehog's own admission does not ask for the object.",
+		"correct the name; or add the object, in this file or in one that comes with it, and drop this one again",
+	},
+	noSubnet: {
+		"A VPC does not have the subnet",
+		"The object names a subnet that its VPC does not have.",
+		"correct the name, or add the subnet to the VPC",
+	},
+	malformedReference: {
+		"Text that is not in the form that it has to have",
+		"Ports are written DEVICE/PORT (leaf-01/E1/5), subnets of a VPC in an attachment VPC/SUBNET, and prefixes ADDRESS/LENGTH (10.0.1.0/24). The schema takes any text here; the fabric does not.",
+		"write it in that form",
+	},
+	portTaken: {
+		"A port is used by two connections",
+		"Each port of a switch, server or gateway belongs to one connection. (leaf-01/E1/4/1 is the first part of port leaf-01/E1/4 where that is broken out, and the same port.) Of two files that come together the later one is rejected.",
+		"use another port; or change the other connection first, or in the same file",
+	},
+	subnetOverlaps: {
+		"A subnet overlaps another one",
+		"Within an IPv4Namespace the subnets of all VPCs are apart from each other. Of two files that come together the later one is rejected.",
+		"use another prefix, or another IPv4Namespace",
+	},
+	subnetOutside: {
+		"A subnet is outside of its IPv4Namespace",
+		"The subnets of a VPC lie within the prefixes of its IPv4Namespace (the one called default, where the VPC names none), if git holds that.",
+		"use a prefix within the namespace, or extend the namespace",
+	},
+	vlanTaken: {
+		"A VLAN is used twice",
+		"Within a VLANNamespace each VLAN belongs to one subnet of one VPC. Of two files that come together the later one is rejected.",
+		"use another VLAN",
+	},
+	vlanOutside: {
+		"A VLAN is outside of its VLANNamespace",
+		"The VLANs of a VPC lie within the ranges of its VLANNamespace (the one called default, where the VPC names none), if git holds that.",
+		"use a VLAN within the ranges, or extend the namespace",
 	},
 }
 

@@ -49,6 +49,7 @@ func reference() []byte {
 		"HH2": "HH2xx: not a good object",
 		"HH3": "HH3xx: not allowed in this fabric",
 		"HH4": "HH4xx: does not fit its schema",
+		"HH5": "HH5xx: does not fit the others of its fabric",
 	}
 	last := ""
 	for _, code := range slices.Sorted(maps.Keys(table)) {

@@ -15,8 +15,8 @@
 // unit: either every document in it is good and it yields one [Object] per
 // document, or it is rejected and yields problems. Every problem is reported,
 // not just the first one. A [Problem] has a stable code (HH1xx: not readable,
-// HH2xx: not a good object, HH3xx: not allowed here, HH4xx: not by its schema), a
-// place and what to do;
+// HH2xx: not a good object, HH3xx: not allowed here, HH4xx: not by its schema, HH5xx:
+// not fitting the others of its fabric), a place and what to do;
 // [Explain] has a page for each code, and [Reason] renders a verdict as the
 // text that lies beside a rejected file.
 //
@@ -70,6 +70,17 @@
 // does not count, as in the API server ("ratcheting"). Defaults are filled in
 // for the judgement only. What only the cluster can know, such as what
 // admission webhooks say, is left to it.
+//
+// # References
+//
+// The schemas of Hedgehog are lax: that a connection's switch is there and its
+// port free is only said by Hedgehog's admission, object by object, against what
+// is in the cluster at that moment. [Policy.Plan] says it of a whole batch,
+// against the managed objects, of which a [Fabric] knows what that takes. Files
+// of a batch may refer to each other in any order. A file is rejected for what
+// that admission refuses (as of githedgehog/fabric v0.126, api/*/v1beta1); what
+// it lets pass, or what git may just not know of, is a warning. What an object
+// had wrong before it was changed is not held against it.
 //
 // # The author's text
 //

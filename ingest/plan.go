@@ -23,6 +23,10 @@ type Step struct {
 	// Outcomes has one outcome for each object, against the managed files as
 	// the files before this one, and the documents before that one, left them.
 	Outcomes []Outcome
+
+	// Warnings are about objects of an accepted file that may not fit the
+	// others of the fabric.
+	Warnings []Problem
 }
 
 // Plan is what a batch of raw files comes to.
@@ -40,7 +44,11 @@ type Plan struct {
 // path (see [Object]) for the managed file that is there; an error of that is
 // returned, with the path. The same files and managed files give the same
 // plan.
-func (p Policy) Plan(files []File, managed func(path string) (data []byte, exists bool, err error)) (Plan, error) {
+//
+// The objects are held against each other and against those of the fabric,
+// which has to know of the managed files as managed returns them, and is left
+// as it was. Without a fabric they are not.
+func (p Policy) Plan(files []File, managed func(path string) (data []byte, exists bool, err error), fabric *Fabric) (Plan, error) {
 	type state struct {
 		before, now     []byte
 		existed, exists bool
@@ -69,6 +77,25 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 		})}
 		for _, o := range step.Objects {
 			s := stateOf(o.Path)
+			s.now, s.exists = o.Text, true
+		}
+		if failed != nil {
+			return Plan{}, failed
+		}
+		plan.Files = append(plan.Files, step)
+	}
+	if fabric != nil && p.References != IgnoreReferences {
+		p.cross(files, plan.Files, func(path string) []byte { return states[path].before }, fabric)
+	}
+
+	// What the files that are left come to.
+	for _, s := range states {
+		s.now, s.exists = s.before, s.existed
+	}
+	for i := range plan.Files {
+		step := &plan.Files[i]
+		for _, o := range step.Objects {
+			s := states[o.Path]
 			outcome := Updated
 			switch {
 			case !s.exists:
@@ -79,10 +106,6 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 			step.Outcomes = append(step.Outcomes, outcome)
 			s.now, s.exists = o.Text, true
 		}
-		if failed != nil {
-			return Plan{}, failed
-		}
-		plan.Files = append(plan.Files, step)
 	}
 	for path, s := range states {
 		// (What was only looked at, for a file that was rejected, is as it was.)

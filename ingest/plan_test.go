@@ -49,7 +49,7 @@ func TestPlan(t *testing.T) {
 			for i, data := range test.files {
 				files = append(files, File{Path: fmt.Sprintf("%d.yaml", i), Data: []byte(data)})
 			}
-			plan, err := hedgehog.Plan(files, test.managed.managed)
+			plan, err := hedgehog.Plan(files, test.managed.managed, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +85,7 @@ func TestPlan(t *testing.T) {
 				after = tree{}
 			}
 			maps.Copy(after, writes)
-			again, err := hedgehog.Plan(files, after.managed)
+			again, err := hedgehog.Plan(files, after.managed, nil)
 			if err != nil || len(again.Writes) > 0 {
 				t.Errorf("the same batch again writes %q, error %v", again.Writes, err)
 			}
@@ -96,7 +96,7 @@ func TestPlan(t *testing.T) {
 func TestPlanError(t *testing.T) {
 	plan, err := hedgehog.Plan([]File{{Path: "x.yaml", Data: []byte(vpc("a"))}}, func(path string) ([]byte, bool, error) {
 		return nil, false, &fs.PathError{Op: "open", Path: path, Err: fs.ErrPermission}
-	})
+	}, nil)
 	if !errors.Is(err, fs.ErrPermission) || plan.Files != nil {
 		t.Errorf("got %v, %v", plan, err)
 	}
@@ -114,7 +114,7 @@ func TestPlanOrder(t *testing.T) {
 		files = append(files, File{Path: fmt.Sprintf("%d.yaml", i), Data: []byte(data)})
 	}
 	plan := func(files []File) (map[string]Step, map[string][]byte) {
-		p, err := hedgehog.Plan(files, tree{}.managed)
+		p, err := hedgehog.Plan(files, tree{}.managed, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,6 +33,10 @@ type Policy struct {
 	// looked at. Where a kind's definition is known, the versions that it
 	// serves take the place of the kind's Version.
 	Schemas *Schemas
+
+	// References says what becomes of objects that do not fit the others of
+	// the fabric.
+	References References
 }
 
 // Hedgehog returns the kinds that people write for a Hedgehog fabric, with

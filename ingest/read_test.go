@@ -78,6 +78,11 @@ func TestRefused(t *testing.T) {
 			shown[code] = true
 		}
 	}
+	for _, e := range crossed {
+		for code := range table {
+			shown[code] = shown[code] || strings.Contains(e.codes, code)
+		}
+	}
 	elsewhere := []string{badFileName, fileTooLarge, documentLarge, tooManyProblems, textNotKept, notOneObject, wrongPath}
 	for _, code := range slices.Sorted(maps.Keys(table)) {
 		if !shown[code] && !slices.Contains(elsewhere, code) {

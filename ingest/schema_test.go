@@ -104,7 +104,7 @@ func TestJudged(t *testing.T) {
 			if e.managed != "" {
 				managed["managed/widgets/a.yaml"] = e.managed
 			}
-			plan, err := p.Plan([]File{{Path: "x.yaml", Data: []byte(e.in)}}, managed.managed)
+			plan, err := p.Plan([]File{{Path: "x.yaml", Data: []byte(e.in)}}, managed.managed, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

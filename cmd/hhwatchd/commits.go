@@ -64,7 +64,7 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 	for i := range work {
 		p := &work[i]
 		if short[p.fabric] {
-			again, err := r.planBatch(p.batch, r.managedAt(p.fabric, tip), tip)
+			again, err := r.planBatch(p.batch, tip, nil)
 			if err != nil {
 				return "", nil, err
 			}
@@ -82,7 +82,7 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 		// not hold up the others: they go one by one, and it stays in raw/.
 		short[p.fabric] = true
 		for _, in := range p.inputs {
-			one, err := r.planBatch(batch{fabric: p.fabric, origin: p.origin, inputs: []input{in}}, r.managedAt(p.fabric, tip), tip)
+			one, err := r.planBatch(batch{fabric: p.fabric, origin: p.origin, inputs: []input{in}}, tip, nil)
 			if err == nil {
 				next, err = r.commitBatch(tip, &one, rep)
 			}

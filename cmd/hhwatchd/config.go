@@ -131,6 +131,11 @@ type FabricConfig struct {
 	// that objects are held against before they are committed, where there is
 	// no cluster or it is not to be asked for them. Default: the cluster's.
 	CRDs string `yaml:"crds"`
+	// References says what becomes of a file with an object that does not fit
+	// the others of the fabric: it is rejected ("error") for what the fabric's
+	// own admission would refuse, and taken in with a warning for the rest; it
+	// is only warned of ("warning"); or not looked at ("off"). Default: error.
+	References ingest.References `yaml:"references"`
 }
 
 // ClusterConfig is how a fabric's Kubernetes API is reached.
@@ -446,6 +451,11 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 	}
 	if f.CRDs != "" && !filepath.IsAbs(f.CRDs) {
 		v.fail(key("crds"), "%q is not an absolute path", f.CRDs)
+	}
+	switch f.References {
+	case "", ingest.RefuseReferences, ingest.WarnOfReferences, ingest.IgnoreReferences:
+	default:
+		v.fail(key("references"), "%q is not one of error, warning and off", f.References)
 	}
 	if f.Cluster == nil {
 		return

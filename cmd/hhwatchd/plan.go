@@ -134,13 +134,6 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 
 		// Each batch is planned on what the ones before it leave behind.
 		overlay := map[string][]byte{}
-		atTip := r.managedAt(f, b.tip)
-		managed := func(p string) ([]byte, bool, error) {
-			if data, ok := overlay[p]; ok {
-				return data, true, nil
-			}
-			return atTip(p)
-		}
 		for _, batch := range batches {
 			if len(batch.inputs) == 0 {
 				continue
@@ -150,7 +143,7 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 			}
 			t.progress.report("ingest "+f.cfg.Name, 0, len(batch.inputs))
 			f.schemas.followFirst(ctx, f.cfg)
-			p, err := r.planBatch(batch, managed, b.tip)
+			p, err := r.planBatch(batch, b.tip, overlay)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -166,13 +159,24 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 	return out, left, nil
 }
 
-// planBatch plans one batch on top of managed.
-func (r *repository) planBatch(b batch, managed func(string) ([]byte, bool, error), tip checkout.Hash) (planned, error) {
+// planBatch plans one batch on top of what is managed at tip, and the files in
+// overlay.
+func (r *repository) planBatch(b batch, tip checkout.Hash, overlay map[string][]byte) (planned, error) {
 	files := make([]ingest.File, len(b.inputs))
 	for i, in := range b.inputs {
 		files[i] = in.File
 	}
-	plan, err := b.fabric.policy().Plan(files, managed)
+	known, err := r.knownAt(b.fabric, tip, overlay)
+	if err != nil {
+		return planned{}, err
+	}
+	atTip := r.managedAt(b.fabric, tip)
+	plan, err := b.fabric.policy().Plan(files, func(p string) ([]byte, bool, error) {
+		if data, ok := overlay[p]; ok {
+			return data, true, nil
+		}
+		return atTip(p)
+	}, known)
 	if err != nil {
 		return planned{}, fmt.Errorf("planning fabric %s: %w", b.fabric.cfg.Name, err)
 	}
@@ -340,7 +344,7 @@ func (p *planned) report(i int, dryRun bool) fileReport {
 	in, step := p.inputs[i], p.plan.Files[i]
 	fr := fileReport{
 		Path: in.Path, Origin: p.origin, Owner: in.author.Name, Outcome: p.outcome(i),
-		Problems: problems(step.Problems),
+		Problems: problems(step.Problems), Warnings: problems(step.Warnings),
 	}
 	if len(step.Problems) > 0 {
 		return fr

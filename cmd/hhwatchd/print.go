@@ -127,6 +127,9 @@ func printFile(w io.Writer, line func(string, string, ...any), f fabricReport, f
 		for _, o := range file.Plan {
 			fmt.Fprintf(w, "            %-10s %s → %s\n", o.Outcome, o.Object, o.Path)
 		}
+		for _, p := range file.Warnings {
+			fmt.Fprintf(w, "            warning: %s\n", problemLine(p))
+		}
 	}
 }
 

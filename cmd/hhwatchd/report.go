@@ -56,6 +56,7 @@ type fileReport struct {
 	Objects  map[string]int    `json:"objects,omitempty"`
 	Plan     []objectReport    `json:"plan,omitempty"` // with a dry run
 	Problems []journal.Problem `json:"problems,omitempty"`
+	Warnings []journal.Problem `json:"warnings,omitempty"` // of an ingested file
 }
 
 type objectReport struct {

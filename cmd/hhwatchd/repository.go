@@ -70,6 +70,7 @@ type repository struct {
 type fabric struct {
 	cfg     *FabricConfig
 	schemas *schemas
+	known   known
 	cluster *cluster       // nil without one
 	agreed  *checkout.Hash // managed tree that was last found to be what the inventory says
 }
@@ -209,6 +210,7 @@ func (r *repository) finish(rep *report, t trigger) {
 		}
 		r.noteFaults(rep)
 		r.logSkipped(rep)
+		r.logWarnings(rep)
 		r.publish(rep, t)
 	}
 	rep.only(t.fabric)
@@ -241,6 +243,24 @@ func (r *repository) logSkipped(rep *report) {
 		}
 	}
 	r.skipped = now
+}
+
+// logWarnings says in the log what may be wrong with files that were ingested.
+func (r *repository) logWarnings(rep *report) {
+	for _, f := range rep.Fabrics {
+		for _, file := range f.Files {
+			if file.Outcome != journal.Ingested || rep.Error != "" {
+				continue
+			}
+			var lines []string
+			for _, p := range file.Warnings {
+				lines = append(lines, problemLine(p))
+			}
+			for _, line := range few(lines) {
+				r.log.Warn(fmt.Sprintf("%s  ingested raw/%s, but: %s", f.Name, file.Path, line), "cycle", rep.Cycle)
+			}
+		}
+	}
 }
 
 // lookAgain asks for another cycle soon after this one.

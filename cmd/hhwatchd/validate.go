@@ -43,14 +43,15 @@ rights that are needed.
 With files and directories, give the verdict that ingestion would give, with
 no daemon, no config and no network: for a pre-commit hook, or CI. With --crds
 objects are held against the schemas in that directory; with --fabric, against
-those of the fabric in the config, as they were last seen.`,
+those of the fabric in the config, as they were last seen, and against each
+other and what the fabric holds, as of the last pull.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				s, err := o.schemasFor(fabric, namespace, crds)
+				cfg, f, err := o.fabricFor(fabric, namespace, crds)
 				if err != nil {
 					return err
 				}
-				return o.validateFiles(cmd.OutOrStdout(), s.current(), args)
+				return o.validateFiles(cmd.OutOrStdout(), cfg, f, args)
 			}
 			cfg, err := o.load()
 			if err != nil {
@@ -69,58 +70,42 @@ those of the fabric in the config, as they were last seen.`,
 	return cmd
 }
 
-// schemasFor returns what given files are held against: what the config says
-// of the fabric, or without one what the flags say. Here they have to be in
-// order: nobody reads the status of a hook.
-func (o *options) schemasFor(fabric, namespace, crds string) (*schemas, error) {
+// fabricFor returns what given files are held against: what the config says of
+// the fabric, or without one what the flags say.
+func (o *options) fabricFor(fabric, namespace, crds string) (*Config, *FabricConfig, error) {
 	cfg, f := &Config{}, &FabricConfig{Cluster: &ClusterConfig{Namespace: namespace}} // it is not asked
 	if fabric != "" {
 		var err error
 		if cfg, err = o.load(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if _, f = cfg.fabric(fabric); f == nil {
-			return nil, &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", fabric)}
+			return nil, nil, &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", fabric)}
 		}
 	}
 	if crds != "" {
 		f.CRDs = crds
 	}
-	s := newSchemas(cfg, f)
-	if _, trouble := s.state(); trouble != "" {
-		return nil, errors.New(trouble)
-	}
-	return s, nil
+	return cfg, f, nil
 }
 
-// validateFiles gives the verdict on each file.
-func (o *options) validateFiles(w io.Writer, policy ingest.Policy, args []string) error {
+// validateFiles gives the verdict on each file, in the place of those that the
+// fabric f holds if that is one of the config.
+func (o *options) validateFiles(w io.Writer, cfg *Config, f *FabricConfig, args []string) error {
 	type verdict struct {
 		File     string            `json:"file"`
 		OK       bool              `json:"ok"`
 		Objects  []string          `json:"objects,omitempty"`
 		Problems []journal.Problem `json:"problems,omitempty"`
+		Warnings []journal.Problem `json:"warnings,omitempty"`
 
-		lines []string // the problems, for people
+		lines []string // the problems and warnings, for people
 	}
-	var verdicts []verdict
-	bad := false
+	var files []ingest.File
 	read := func(name string) error {
 		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		v := policy.Read(ingest.File{Path: filepath.ToSlash(name), Data: data})
-		out := verdict{File: name, OK: len(v.Problems) == 0, Problems: problems(v.Problems)}
-		for _, p := range v.Problems {
-			out.lines = append(out.lines, p.String())
-		}
-		for _, obj := range v.Objects {
-			out.Objects = append(out.Objects, obj.ID.String())
-		}
-		bad = bad || !out.OK
-		verdicts = append(verdicts, out)
-		return nil
+		files = append(files, ingest.File{Path: filepath.ToSlash(name), Data: data})
+		return err
 	}
 	for _, arg := range args {
 		info, err := os.Stat(arg)
@@ -146,6 +131,31 @@ func (o *options) validateFiles(w io.Writer, policy ingest.Policy, args []string
 		if err != nil {
 			return err
 		}
+	}
+	// Here the schemas have to be in order: nobody reads the status of a hook.
+	schemas := newSchemas(cfg, f)
+	if _, trouble := schemas.state(); trouble != "" {
+		return errors.New(trouble)
+	}
+	plan, err := planBeside(cfg, f, schemas.current(), files)
+	if err != nil {
+		return err
+	}
+	var verdicts []verdict
+	bad := false
+	for _, v := range plan.Files {
+		out := verdict{File: v.File, OK: len(v.Problems) == 0, Problems: problems(v.Problems), Warnings: problems(v.Warnings)}
+		for _, p := range v.Problems {
+			out.lines = append(out.lines, p.String())
+		}
+		for _, p := range v.Warnings {
+			out.lines = append(out.lines, "warning: "+p.String())
+		}
+		for _, obj := range v.Objects {
+			out.Objects = append(out.Objects, obj.ID.String())
+		}
+		bad = bad || !out.OK
+		verdicts = append(verdicts, out)
 	}
 	if o.output == "json" {
 		if err := printJSON(w, verdicts); err != nil {

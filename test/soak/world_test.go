@@ -105,7 +105,8 @@ repositories:
     fabrics:
 `, h.state, w.git.RepoURL("fabrics"), filepath.Join(w.dir, "token"), name)
 	for _, f := range fabrics {
-		fmt.Fprintf(&b, "      - name: %s\n        path: %s\n", f, fabricPath(f))
+		// Its words are made up one by one, and would want each other's VLANs.
+		fmt.Fprintf(&b, "      - name: %s\n        path: %s\n        references: off\n", f, fabricPath(f))
 		if applies {
 			fmt.Fprintf(&b, "        cluster: {kubeconfig: %s}\n        prune: %v\n", w.api.Kubeconfig, f == pruned)
 		}

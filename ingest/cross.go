@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// References says what becomes of a file with an object that does not fit the
+// others of its fabric.
+type References string
+
+const (
+	RefuseReferences References = "error"   // it is rejected, for what the fabric's own admission would refuse; "" is the same
+	WarnOfReferences References = "warning" // it is taken in, with a warning
+	IgnoreReferences References = "off"     // it is not looked at
+)
+
+// A word is the last that a batch says of one managed path.
+type word struct {
+	path         string
+	file, object int // the object of that file
+	relations    *relations
+}
+
+// A judgement holds the objects of a batch against each other and the fabric.
+type judgement struct {
+	policy Policy
+	files  []File
+	steps  []Step
+	before func(path string) []byte // the managed file, nil where there is none
+	fabric *Fabric
+
+	relations []([]*relations)         // of each object of each file
+	had       map[string]map[flaw]bool // by path: what was wrong before the batch
+	documents map[int]map[int]document // by file and number
+	words     []word                   // in the order of files and objects
+	wordOf    map[string]*word         // by path
+}
+
+// cross holds the objects of a batch against each other and the fabric, and
+// rejects the files whose objects do not fit. The batch is judged as a whole,
+// as if all of its files were there at once: a file may refer to what comes
+// with another one, before or after it. A file that refers to what a rejected
+// one would have brought is rejected in turn, until nothing changes. Of two
+// files that want the same port, subnet or VLAN the later one is rejected.
+//
+// Only what changes is judged, and only for flaws that it did not have before.
+func (p Policy) cross(files []File, steps []Step, before func(path string) []byte, fabric *Fabric) {
+	j := &judgement{policy: p, files: files, steps: steps, before: before, fabric: fabric,
+		relations: make([][]*relations, len(steps)), had: make(map[string]map[flaw]bool), documents: make(map[int]map[int]document)}
+	for i, step := range steps {
+		j.relations[i] = make([]*relations, len(step.Objects))
+		for k, o := range step.Objects {
+			j.relations[i][k] = relationsOf(o.Group, o.Kind, o.Value)
+		}
+	}
+	for j.round() {
+	}
+}
+
+// round judges what the files say that are not rejected yet, rejects those that
+// do not fit, and reports whether there were any. Where there are none, what is
+// left to say becomes warnings.
+func (j *judgement) round() (again bool) {
+	j.listen()
+	undo := j.speak()
+	var flawed []*word
+	for i := range j.words {
+		w := &j.words[i]
+		if len(j.fabric.flaws(w.path, w.relations, func(string) bool { return true })) > 0 {
+			flawed = append(flawed, w)
+		}
+	}
+	undo()
+	if len(flawed) == 0 {
+		return false
+	}
+	for _, w := range flawed {
+		j.lookBack(w)
+	}
+	undo = j.speak()
+	defer undo()
+
+	// First what is wrong whoever else is rejected. Only then it is certain
+	// who wants the same as another.
+	gone := make(map[int]bool)
+	for _, w := range flawed {
+		if !gone[w.file] && j.refused(w, func(string) bool { return false }) {
+			gone[w.file] = true
+		}
+	}
+	if len(gone) == 0 {
+		for _, w := range flawed {
+			if !gone[w.file] && j.refused(w, j.rivals(w, gone)) {
+				gone[w.file] = true
+			}
+		}
+	}
+	problems := make(map[int]*problems)
+	for _, w := range flawed {
+		if len(gone) > 0 && !gone[w.file] {
+			continue
+		}
+		for _, fl := range j.flaws(w, j.rivals(w, gone)) {
+			if len(gone) == 0 || j.refuses(fl) {
+				j.report(w, fl, problems)
+			}
+		}
+	}
+	for i, ps := range problems {
+		if len(gone) == 0 {
+			j.steps[i].Warnings = ps.inOrder()
+			continue
+		}
+		j.steps[i].Problems, j.steps[i].Objects = ps.inOrder(), nil
+	}
+	return len(gone) > 0
+}
+
+// listen finds the last word on each path, in the files that are not rejected,
+// where that changes what is managed.
+func (j *judgement) listen() {
+	last := make(map[string]word)
+	for i, step := range j.steps {
+		for k, o := range step.Objects {
+			last[o.Path] = word{o.Path, i, k, j.relations[i][k]}
+		}
+	}
+	maps.DeleteFunc(last, func(path string, w word) bool {
+		was := j.before(path)
+		return was != nil && bytes.Equal(was, j.steps[w.file].Objects[w.object].Text)
+	})
+	j.words = slices.SortedFunc(maps.Values(last), func(a, b word) int {
+		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.object, b.object))
+	})
+	j.wordOf = make(map[string]*word, len(j.words))
+	for i := range j.words {
+		j.wordOf[j.words[i].path] = &j.words[i]
+	}
+}
+
+// speak makes of the fabric what it would be with the words, and returns what
+// undoes that.
+func (j *judgement) speak() (undo func()) {
+	undos := make([]func(), len(j.words))
+	for i, w := range j.words {
+		undos[i] = j.fabric.replace(w.path, &w.relations.holding)
+	}
+	return func() {
+		for _, u := range undos {
+			u()
+		}
+	}
+}
+
+// lookBack finds what was wrong with an object before the batch. The fabric is
+// as it was then.
+func (j *judgement) lookBack(w *word) {
+	if j.had[w.path] != nil {
+		return
+	}
+	had := make(map[flaw]bool)
+	if was := j.before(w.path); was != nil {
+		if value, err := readKubernetes(was); err == nil {
+			o := j.steps[w.file].Objects[w.object]
+			object, _ := value.(map[string]any)
+			for _, fl := range j.fabric.flaws(w.path, relationsOf(o.Group, o.Kind, object), func(string) bool { return true }) {
+				had[fl] = true
+			}
+		}
+	}
+	j.had[w.path] = had
+}
+
+// flaws returns what is wrong with a word that was not wrong before.
+func (j *judgement) flaws(w *word, counts func(string) bool) []flaw {
+	return slices.DeleteFunc(j.fabric.flaws(w.path, w.relations, counts), func(fl flaw) bool { return j.had[w.path][fl] })
+}
+
+func (j *judgement) refuses(fl flaw) bool {
+	return !fl.warning && j.policy.References != WarnOfReferences
+}
+
+// refused reports whether the file of a word is to be rejected for it.
+func (j *judgement) refused(w *word, counts func(string) bool) bool {
+	return slices.ContainsFunc(j.flaws(w, counts), j.refuses)
+}
+
+// rivals says which others count that want the same as a word: those that were
+// there before the batch, or came earlier in it, and are not rejected.
+func (j *judgement) rivals(w *word, gone map[int]bool) func(string) bool {
+	return func(path string) bool {
+		other := j.wordOf[path]
+		return other == nil || other.file == w.file || other.file < w.file && !gone[other.file]
+	}
+}
+
+// report adds a flaw to the problems of its file, at its place.
+func (j *judgement) report(w *word, fl flaw, found map[int]*problems) {
+	f, o := j.files[w.file], j.steps[w.file].Objects[w.object]
+	ps := found[w.file]
+	if ps == nil {
+		ps = &problems{file: f.Path}
+		found[w.file] = ps
+	}
+	if ps.more {
+		return
+	}
+	if j.documents[w.file] == nil {
+		j.documents[w.file] = make(map[int]document)
+		for _, doc := range documents(f.Data, &problems{}) {
+			j.documents[w.file][doc.number] = doc
+		}
+	}
+	r := &reader{doc: j.documents[w.file][o.Document], problems: ps}
+	p := Problem{Code: fl.code, Message: fl.message, Hint: fl.hint}
+	root, _ := parseNodes(r.doc.body) // it was read before
+	r.report(locate(root, o.Value, fl.at).node(), p)
+}
