@@ -43,6 +43,7 @@ const (
 	notOneObject   = "HH213"
 	wrongPath      = "HH214"
 	badMetadata    = "HH215"
+	badEnsure      = "HH216"
 
 	groupNotAllowed = "HH301"
 	kindNotAllowed  = "HH302"
@@ -250,6 +251,11 @@ var table = map[string]page{
 		"Metadata that the API server refuses",
 		"Keys of labels and annotations are up to 63 letters, digits, -, _ and . that begin and end with a letter or digit, with a DNS name and a slash before them if need be; values of labels are such text or empty; all annotations together have at most 256 KiB. Finalizers and owner references have forms of their own. The message is the API server's.",
 		"correct it as the message says",
+	},
+	badEnsure: {
+		"The annotation ensure does not say absent, or stands in a managed file",
+		"A document in raw/ with the annotation hhwatchd.githedgehog.com/ensure: absent removes its managed file, and with pruning on the object. The annotation has no other value, and no meaning in a managed file, which would itself have to be removed.",
+		"write absent, or delete the annotation; to remove an object with git, delete its managed file",
 	},
 
 	groupNotAllowed: {

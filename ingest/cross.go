@@ -22,8 +22,8 @@ const (
 // A word is the last that a batch says of one managed path.
 type word struct {
 	path         string
-	file, object int // the object of that file
-	relations    *relations
+	file, object int        // the object of that file
+	relations    *relations // nil: that there is to be no such object
 }
 
 // A judgement holds the objects of a batch against each other and the fabric.
@@ -55,7 +55,9 @@ func (p Policy) cross(files []File, steps []Step, before func(path string) []byt
 	for i, step := range steps {
 		j.relations[i] = make([]*relations, len(step.Objects))
 		for k, o := range step.Objects {
-			j.relations[i][k] = relationsOf(o.Group, o.Kind, o.Value)
+			if !o.Absent {
+				j.relations[i][k] = relationsOf(o.Group, o.Kind, o.Value)
+			}
 		}
 	}
 	for j.round() {
@@ -71,7 +73,7 @@ func (j *judgement) round() (again bool) {
 	var flawed []*word
 	for i := range j.words {
 		w := &j.words[i]
-		if len(j.fabric.flaws(w.path, w.relations, func(string) bool { return true })) > 0 {
+		if w.relations != nil && len(j.fabric.flaws(w.path, w.relations, func(string) bool { return true })) > 0 {
 			flawed = append(flawed, w)
 		}
 	}
@@ -131,8 +133,8 @@ func (j *judgement) listen() {
 		}
 	}
 	maps.DeleteFunc(last, func(path string, w word) bool {
-		was := j.before(path)
-		return was != nil && bytes.Equal(was, j.steps[w.file].Objects[w.object].Text)
+		was, o := j.before(path), j.steps[w.file].Objects[w.object]
+		return (was == nil) == o.Absent && bytes.Equal(was, o.Text)
 	})
 	j.words = slices.SortedFunc(maps.Values(last), func(a, b word) int {
 		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.object, b.object))
@@ -148,7 +150,11 @@ func (j *judgement) listen() {
 func (j *judgement) speak() (undo func()) {
 	undos := make([]func(), len(j.words))
 	for i, w := range j.words {
-		undos[i] = j.fabric.replace(w.path, &w.relations.holding)
+		if w.relations == nil {
+			undos[i] = j.fabric.replace(w.path, nil, false)
+		} else {
+			undos[i] = j.fabric.replace(w.path, &w.relations.holding, true)
+		}
 	}
 	return func() {
 		for _, u := range undos {

@@ -157,6 +157,7 @@ var refused = []example{
 	{name: "generateName", in: "apiVersion: vpc.githedgehog.com/v1beta1\nkind: VPC\nmetadata:\n  generateName: a-\n", codes: "HH208"},
 	{name: "labels and annotations", in: vpc("a\n  labels: {a: 1, b: x, c: true, d: }\n  annotations: [x]"), codes: "HH209 HH209 HH209 HH209"},
 	{name: "lists", in: "apiVersion: v1\nkind: List\nitems: []\n---\napiVersion: vpc.githedgehog.com/v1beta1\nkind: VPCList\nmetadata: {}\nitems:\n- a\n", codes: "HH210 HH210"},
+	{name: "ensure something", in: vpc("a\n  annotations: {hhwatchd.githedgehog.com/ensure: gone}"), codes: "HH216"},
 	{name: "from a cluster", in: vpc("a\n  resourceVersion: \"12\"\n  uid: 0b4c6e4b-9f3c-4b77-9d3e-a4e3c5f1a111\n  managedFields: []"), codes: "HH211 HH211 HH211"},
 	{name: "twice", in: vpc("a") + "---\n" + vpc("b") + "---\n" + vpc("a", "  x: 1\n"), codes: "HH212"},
 

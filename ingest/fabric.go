@@ -142,12 +142,14 @@ func (f *Fabric) holdingOf(group, kind, namespace, name string) *holding {
 	return f.objects[path]
 }
 
-// replace puts another holding in the place of what is at a path, and returns
-// what undoes that.
-func (f *Fabric) replace(path string, h *holding) (undo func()) {
+// replace puts another holding in the place of what is at a path, or with
+// exists false nothing, and returns what undoes that.
+func (f *Fabric) replace(path string, h *holding, exists bool) (undo func()) {
 	was, there := f.objects[path]
 	f.Remove(path)
-	f.add(path, h)
+	if exists {
+		f.add(path, h)
+	}
 	return func() {
 		f.Remove(path)
 		if there {

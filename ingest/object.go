@@ -48,10 +48,26 @@ type Object struct {
 	// Text is the content of the managed file.
 	Text []byte
 
+	// Absent: there is to be no managed file, [EnsureAnnotation] says. Text is
+	// nil, and Value holds what the author wrote to name the object.
+	Absent bool
+
 	// Value is the object as Kubernetes reads it, in the types of
 	// unstructured objects: map[string]any, []any, string, bool, int64,
 	// float64 and nil. Its metadata.namespace is always filled in.
 	Value map[string]any
+}
+
+// EnsureAnnotation on an object with the value "absent" says that there is to
+// be no such object: its managed file is removed. The rest of the document
+// beyond what names the object does not matter.
+const EnsureAnnotation = "hhwatchd.githedgehog.com/ensure"
+
+// isAbsent reports whether an object says that there is to be none.
+func isAbsent(value map[string]any) bool {
+	metadata, _ := value["metadata"].(map[string]any)
+	annotations, _ := metadata["annotations"].(map[string]any)
+	return annotations[EnsureAnnotation] == "absent"
 }
 
 // fillNamespace writes the namespace into the value, which Text leaves out
@@ -180,6 +196,9 @@ func (p Policy) checkMetadata(metadata map[string]any, field func(code, message 
 				v, ok := entries[k].(string)
 				if !ok {
 					field(badStringMap, fmt.Sprintf("metadata.%s: %s is %s, not text", key, clip(k), reading(entries[k])), "metadata", key, k)
+				}
+				if k == EnsureAnnotation && ok && v != "absent" {
+					field(badEnsure, fmt.Sprintf("metadata.annotations: %s is %s, not absent", EnsureAnnotation, clip(v)), "metadata", key, k)
 				}
 				for _, message := range badEntry(key, k, v) {
 					field(badMetadata, "metadata."+key+": "+message, "metadata", key, k)

@@ -13,7 +13,8 @@ type Outcome string
 const (
 	Created   Outcome = "created"   // there was no managed file
 	Updated   Outcome = "updated"   // its text changes
-	Unchanged Outcome = "unchanged" // it has that very text
+	Unchanged Outcome = "unchanged" // it has that very text, or is to be absent and was
+	Removed   Outcome = "removed"   // it is to be absent, and was there
 )
 
 // Step is what one file of a batch does.
@@ -34,8 +35,8 @@ type Plan struct {
 	Files []Step // in the order of the batch
 
 	// Writes are the managed files to write: path below the fabric's
-	// directory to content. It is the net result of the batch, an object that
-	// was changed and changed back is not in it.
+	// directory to content; nil, to remove it. It is the net result of the
+	// batch, an object that was changed and changed back is not in it.
 	Writes map[string][]byte
 }
 
@@ -77,7 +78,7 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 		})}
 		for _, o := range step.Objects {
 			s := stateOf(o.Path)
-			s.now, s.exists = o.Text, true
+			s.now, s.exists = o.Text, !o.Absent
 		}
 		if failed != nil {
 			return Plan{}, failed
@@ -98,19 +99,26 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 			s := states[o.Path]
 			outcome := Updated
 			switch {
+			case o.Absent && s.exists:
+				outcome = Removed
+			case o.Absent:
+				outcome = Unchanged
 			case !s.exists:
 				outcome = Created
 			case bytes.Equal(s.now, o.Text):
 				outcome = Unchanged
 			}
 			step.Outcomes = append(step.Outcomes, outcome)
-			s.now, s.exists = o.Text, true
+			s.now, s.exists = o.Text, !o.Absent
 		}
 	}
 	for path, s := range states {
 		// (What was only looked at, for a file that was rejected, is as it was.)
-		if s.exists && (!s.existed || !bytes.Equal(s.before, s.now)) {
+		switch {
+		case s.exists && (!s.existed || !bytes.Equal(s.before, s.now)):
 			plan.Writes[path] = s.now
+		case !s.exists && s.existed:
+			plan.Writes[path] = nil
 		}
 	}
 	return plan, nil

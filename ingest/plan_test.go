@@ -24,6 +24,7 @@ func (t tree) managed(path string) ([]byte, bool, error) {
 func TestPlan(t *testing.T) {
 	old, now := vpc("a", "  x: 1\n"), vpc("a", "  x: 2\n")
 	bad := "kind: VPC\n"
+	const removed = "(removed)"
 	for _, test := range []struct {
 		name     string
 		managed  tree
@@ -43,6 +44,15 @@ func TestPlan(t *testing.T) {
 		{"rejected ones count for nothing", tree{"managed/vpcs/a.yaml": old}, []string{now + "---\n" + bad, bad, vpc("b"), old}, "rejected; rejected; created; unchanged", tree{"managed/vpcs/b.yaml": vpc("b")}},
 		{"many in one", tree{"managed/vpcs/a.yaml": old}, []string{vpc("b") + "---\n" + old + "---\n" + vpc("a\n  namespace: ns")}, "created unchanged created",
 			tree{"managed/vpcs/b.yaml": vpc("b"), "managed/vpcs/ns/a.yaml": vpc("a\n  namespace: ns")}},
+		{"absent", tree{"managed/vpcs/a.yaml": old, "managed/vpcs/b.yaml": vpc("b")}, []string{absent("a")}, "removed", tree{"managed/vpcs/a.yaml": removed}},
+		{"absent already", nil, []string{absent("a")}, "unchanged", tree{}},
+		{"absent and others", tree{"managed/vpcs/a.yaml": old}, []string{vpc("b") + "---\n" + absent("a")}, "created removed", tree{"managed/vpcs/a.yaml": removed, "managed/vpcs/b.yaml": vpc("b")}},
+		{"absent, then not", tree{"managed/vpcs/a.yaml": old}, []string{absent("a"), now}, "removed; created", tree{"managed/vpcs/a.yaml": now}},
+		{"absent, then as before", tree{"managed/vpcs/a.yaml": old}, []string{absent("a"), old}, "removed; created", tree{}},
+		{"there, then absent", nil, []string{old, absent("a")}, "created; removed", tree{}},
+		{"absent and not in one file", tree{"managed/vpcs/a.yaml": old}, []string{absent("a") + "---\n" + old}, "rejected", tree{}},
+		{"absent in a rejected file", tree{"managed/vpcs/a.yaml": old}, []string{absent("a") + "---\n" + bad}, "rejected", tree{}},
+		{"absent in another namespace", tree{"managed/vpcs/a.yaml": old}, []string{strings.Replace(absent("a"), "name: a", "name: a\n  namespace: ns", 1)}, "unchanged", tree{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var files []File
@@ -72,7 +82,9 @@ func TestPlan(t *testing.T) {
 			}
 			writes := tree{}
 			for path, data := range plan.Writes {
-				writes[path] = string(data)
+				if writes[path] = string(data); data == nil {
+					writes[path] = removed
+				}
 			}
 			if !maps.Equal(writes, test.writes) {
 				t.Errorf("writes %q, want %q", writes, test.writes)
@@ -85,11 +97,42 @@ func TestPlan(t *testing.T) {
 				after = tree{}
 			}
 			maps.Copy(after, writes)
+			maps.DeleteFunc(after, func(_, text string) bool { return text == removed })
 			again, err := hedgehog.Plan(files, after.managed, nil)
 			if err != nil || len(again.Writes) > 0 {
 				t.Errorf("the same batch again writes %q, error %v", again.Writes, err)
 			}
 		})
+	}
+}
+
+// absent says that there is to be no VPC of that name, in a document that its
+// schema would not allow.
+func absent(name string) string {
+	return vpc(name+"\n  annotations: {"+EnsureAnnotation+": absent}", "  unknown: true\n")
+}
+
+// What is to be absent is not held against its schema, and frees what it had.
+func TestAbsent(t *testing.T) {
+	p := widgets(t)
+	old := widget("  size: 1\n")
+	in := strings.Replace(widget("  sizes: 0\n"), "name: a", "name: a\n  annotations: {"+EnsureAnnotation+": absent}", 1)
+	plan, err := p.Plan([]File{{Path: "x.yaml", Data: []byte(in)}}, tree{"managed/widgets/a.yaml": old}.managed, nil)
+	if err != nil || len(plan.Files[0].Problems) > 0 || len(plan.Writes) != 1 || plan.Writes["managed/widgets/a.yaml"] != nil {
+		t.Errorf("%s, writes %q, %v", Reason(plan.Files[0].Verdict), plan.Writes, err)
+	}
+
+	managed, fabric := manage(t, wired)
+	gone := strings.Replace(unbundled("c", "s/e0", "leaf/E1/1"), "{name: c}", "{name: c, annotations: {"+EnsureAnnotation+": absent}}", 1)
+	files := []File{{Path: "1.yaml", Data: []byte(unbundled("d", "s/e0", "leaf/E1/1"))}, {Path: "2.yaml", Data: []byte(gone)},
+		{Path: "3.yaml", Data: []byte(object("VPCAttachment", "b", "{subnet: one, connection: c}"))}}
+	plan, err = hedgehog.Plan(files, managed.managed, fabric)
+	if err != nil || len(plan.Files[0].Problems)+len(plan.Files[1].Problems) > 0 || codesOf(plan.Files[2].Problems) != noObjectThere || len(plan.Writes) != 2 {
+		t.Errorf("%+v, %v", plan, err)
+	}
+
+	if _, problems := hedgehog.ReadManaged("managed/vpcs/a.yaml", []byte(absent("a"))); codesOf(problems) != badEnsure {
+		t.Errorf("as a managed file: %v", problems)
 	}
 }
 

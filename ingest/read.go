@@ -71,6 +71,10 @@ func (p Policy) ReadManaged(path string, data []byte) (Object, []Problem) {
 		return Object{}, ps.list
 	}
 	o := v.Objects[0]
+	if o.Absent {
+		ps.add(Problem{Document: 1, Line: o.Line, Code: badEnsure, Message: "a managed file says that there is to be no such object"})
+		return Object{}, ps.list
+	}
 	if o.Path != path {
 		ps.add(Problem{Document: 1, Line: o.Line, Code: wrongPath,
 			Message: fmt.Sprintf("%s belongs at %s", o.ID, o.Path)})
@@ -173,6 +177,11 @@ func (p Policy) readDocument(doc document, managed func(string) []byte, ps *prob
 	}
 	read := r.found == 0
 	o, framed := p.identify(r, root, value)
+	if o.Absent = isAbsent(value); o.Absent && framed && r.found == 0 {
+		o.Document, o.Line = doc.number, doc.line
+		o.fillNamespace()
+		return o, true
+	}
 	if framed && r.found == 0 {
 		text, ok := normalise(doc, root, value)
 		if !ok {

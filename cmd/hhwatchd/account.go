@@ -386,8 +386,13 @@ func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, paren
 		}
 		outcome := ingest.Unchanged
 		m, changed := managed[p]
-		switch blob := checkout.BlobHash(o.Text); {
-		case blob != now:
+		switch {
+		case o.Absent && now == "":
+			if !changed {
+				continue // it was not there
+			}
+			outcome = ingest.Removed
+		case o.Absent || checkout.BlobHash(o.Text) != now:
 			outcome = superseded
 		case changed && m.Old == "":
 			outcome = ingest.Created
@@ -408,7 +413,7 @@ func (r *repository) objectAt(f *fabric, d checkout.Diff) (journal.Object, bool)
 	blob, outcome := d.New, ingest.Updated
 	switch {
 	case d.New == "":
-		blob, outcome = d.Old, removed
+		blob, outcome = d.Old, ingest.Removed
 	case d.Old == "":
 		outcome = ingest.Created
 	}
@@ -426,11 +431,9 @@ func (r *repository) objectAt(f *fabric, d checkout.Diff) (journal.Object, bool)
 	}, true
 }
 
-// What only a look back at a commit finds of an object.
-const (
-	removed    ingest.Outcome = "removed"    // its managed file is gone
-	superseded ingest.Outcome = "superseded" // another file of the same delivery had the last word
-)
+// superseded is what only a look back at a commit finds of an object: another
+// file of the same delivery had the last word.
+const superseded ingest.Outcome = "superseded"
 
 // compare tells how what a fabric holds at tip differs from the inventory,
 // with the commits that made it so, except for what the commits in walk did,
@@ -488,7 +491,7 @@ func (r *repository) compare(cycle string, f *fabric, tip checkout.Hash, walk []
 	gone := journal.Record{Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepManaged, To: string(tip)}
 	for _, e := range known {
 		gone.Objects = append(gone.Objects, journal.Object{
-			Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Path: e.Desired.Path, Outcome: string(removed),
+			Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Path: e.Desired.Path, Outcome: string(ingest.Removed),
 		})
 	}
 	slices.SortFunc(gone.Objects, func(a, b journal.Object) int { return a.Key().Compare(b.Key()) })

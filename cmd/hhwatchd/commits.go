@@ -212,7 +212,7 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ 
 		}
 	}
 	for name, data := range p.plan.Writes {
-		changes = append(changes, checkout.Change{Path: path.Join(p.fabric.cfg.Path, name), Data: data})
+		changes = append(changes, checkout.Change{Path: path.Join(p.fabric.cfg.Path, name), Data: data, Delete: data == nil})
 	}
 	slices.SortFunc(changes, func(a, b checkout.Change) int { return strings.Compare(a.Path, b.Path) })
 	subject := fmt.Sprintf("Ingest %s into %s: %s", fileNames(moved), p.fabric.cfg.Name, p.summary())

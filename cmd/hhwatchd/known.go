@@ -42,6 +42,10 @@ func (r *repository) knownAt(f *fabric, tip checkout.Hash, overlay map[string][]
 	}
 	for p, data := range overlay {
 		k.over = append(k.over, p)
+		if data == nil {
+			k.fabric.Remove(p)
+			continue
+		}
 		if err := k.fabric.Put(p, func() ([]byte, error) { return data, nil }); err != nil {
 			return nil, err
 		}

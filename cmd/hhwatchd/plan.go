@@ -173,7 +173,7 @@ func (r *repository) planBatch(b batch, tip checkout.Hash, overlay map[string][]
 	atTip := r.managedAt(b.fabric, tip)
 	plan, err := b.fabric.policy().Plan(files, func(p string) ([]byte, bool, error) {
 		if data, ok := overlay[p]; ok {
-			return data, true, nil
+			return data, data != nil, nil
 		}
 		return atTip(p)
 	}, known)
