@@ -203,54 +203,6 @@ func (r *repository) accountsFor(recs []journal.Record, f *fabric, cycle string,
 	return append(recs, journal.Record{Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepManaged, To: string(tip), Tree: string(tree)})
 }
 
-// moves is how the branch moved, here and on the remote.
-type moves struct {
-	known  checkout.Hash // what the journal accounted for
-	pulled checkout.Hash // what the remote had before this cycle's push
-	tip    checkout.Hash // the local branch
-	up     checkout.Hash // what the remote has now
-	made   []string      // our commits from pulled to tip
-	recent []string      // those of them that the journal did not know
-}
-
-// accountMoves puts around recs how the branch moved.
-func (r *repository) accountMoves(recs []journal.Record, rep *report, m moves) ([]journal.Record, error) {
-	known, pulled, tip, up := m.known, m.pulled, m.tip, m.up
-	from := checkout.Hash(r.book.inventory().Pushed(r.cfg.Name))
-	if pulled != from && pulled != "" {
-		rec := journal.Record{Cycle: rep.Cycle, Step: journal.StepPull, Branch: r.cfg.Branch, From: string(from), To: string(pulled)}
-		if from != "" {
-			// The clone may be a new one, and not have it any more.
-			ahead, err := r.clone.IsAncestor(from, pulled)
-			if err != nil {
-				return nil, err
-			}
-			if ahead {
-				commits, err := r.clone.Log(from, pulled)
-				if err != nil {
-					return nil, err
-				}
-				rec.Commits = hashes(commits)
-			} else {
-				rec.Note = "the branch was rewritten there; what was taken back there stays so"
-			}
-		}
-		recs = append([]journal.Record{rec}, recs...)
-		known = pulled
-	}
-	if tip != known {
-		step := journal.Record{Cycle: rep.Cycle, Step: journal.StepCommit, Branch: r.cfg.Branch, From: string(known), To: string(tip), Commits: m.recent}
-		if rep.replanned != "" {
-			step.Step, step.From = journal.StepReplan, string(rep.replanned)
-		}
-		recs = append(recs, step)
-	}
-	if up != pulled && up != "" {
-		recs = append(recs, journal.Record{Cycle: rep.Cycle, Step: journal.StepPush, Branch: r.cfg.Branch, From: string(pulled), To: string(up), Commits: m.made})
-	}
-	return recs, nil
-}
-
 // commitDid tells what one commit did to a fabric: raw files that became
 // managed ones or were rejected, and managed files that somebody edited. only
 // restricts it to some managed paths; nil means all.

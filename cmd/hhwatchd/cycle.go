@@ -94,8 +94,17 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		if err != nil {
 			return err
 		}
-		if err := r.account(rep, up); err != nil {
+		had, err := r.pulledBefore(up)
+		if err != nil {
 			return err
+		}
+		if err := r.account(rep, had); err != nil {
+			return err
+		}
+		if had != up {
+			if err := r.clone.SaveRef(baseRef, up); err != nil {
+				return err
+			}
 		}
 		if t.full {
 			if err := r.mend(t, rep); err != nil {
@@ -204,6 +213,12 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 	// Tell the journal what all of this did. Crash here: the next cycle does.
 	if err := r.account(rep, checkout.Hash(rep.Pull.To)); err != nil {
 		return err
+	}
+	if rep.Push.Head != "" {
+		// Not earlier: by this ref the next cycle knows whose commits they are.
+		if err := r.clone.SaveRef(baseRef, checkout.Hash(rep.Push.Head)); err != nil {
+			return err
+		}
 	}
 	unburied := r.bury()
 

@@ -483,7 +483,7 @@ func (r *repository) push(ctx context.Context, t trigger, rep *report) error {
 		return err
 	}
 	rep.Push = pushReport{Commits: len(commits), Head: string(head)}
-	return r.clone.SaveRef(baseRef, head)
+	return nil
 }
 
 func hashes(commits []checkout.Commit) []string {

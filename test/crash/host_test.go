@@ -30,6 +30,7 @@ const (
 	repository = "site-a"
 	fabric     = "fabric-1"
 	fabricPath = "gitops/hedgehog/" + fabric
+	email      = "hhwatchd@mgmt-1.example.net" // of the daemon's commits
 )
 
 // A host is a management host, with its git server and its part of the API
@@ -105,13 +106,13 @@ repositories:
   - name: %s
     url: %s
     interval: 1h
-    author: {name: hhwatchd, email: hhwatchd@mgmt-1.example.net}
+    author: {name: hhwatchd, email: %s}
     fabrics:
       - name: %s
         path: %s
         cluster: {kubeconfig: %s, namespace: %s}
         prune: %v
-`, h.state, repository, h.git.RepoURL(name), fabric, fabricPath, h.api.AdminKubeconfig, h.namespace, s.prune), 0o644)
+`, h.state, repository, h.git.RepoURL(name), email, fabric, fabricPath, h.api.AdminKubeconfig, h.namespace, s.prune), 0o644)
 }
 
 func (h *host) clone() string     { return filepath.Join(h.state, "repos", repository) }

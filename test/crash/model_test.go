@@ -260,6 +260,15 @@ func (m *model) told(h *host) (wrong []string) {
 	files := map[fate]int{}
 	applied := map[string]map[string]int{} // by outcome and name
 	last := map[string]journal.Object{}    // by name, what was told of it last
+	moves := map[journal.Step]map[string]int{} // by commit
+	tell := func(step journal.Step, commits []string) {
+		if moves[step] == nil {
+			moves[step] = map[string]int{}
+		}
+		for _, c := range commits {
+			moves[step][c]++
+		}
+	}
 	replans := 0
 	for r, err := range journal.Read(h.journal(), 0) {
 		if err != nil {
@@ -270,6 +279,7 @@ func (m *model) told(h *host) (wrong []string) {
 			files[fate{r.File.Path, r.File.Blob, r.File.Origin, r.File.Outcome}]++
 		case journal.StepReplan:
 			replans++
+			tell(journal.StepCommit, r.Commits)
 		case journal.StepApply, journal.StepPrune:
 			for _, o := range r.Objects {
 				if applied[o.Outcome] == nil {
@@ -278,7 +288,17 @@ func (m *model) told(h *host) (wrong []string) {
 				applied[o.Outcome][o.Name]++
 				last[o.Name] = o
 			}
+		case journal.StepCommit:
+			tell(r.Step, r.Commits)
 		case journal.StepPush, journal.StepPull:
+			if r.From == "" { // the clone was made
+				all, err := git(h.bare, "rev-list", r.To)
+				if err != nil {
+					return append(wrong, err.Error())
+				}
+				r.Commits = strings.Fields(all)
+			}
+			tell(r.Step, r.Commits)
 			if _, err := git(h.bare, "merge-base", "--is-ancestor", r.To, branch); err != nil {
 				wrong = append(wrong, fmt.Sprintf("the journal has a %s of %s, which the remote does not have", r.Step, r.To))
 			}
@@ -303,6 +323,25 @@ func (m *model) told(h *host) (wrong []string) {
 	}
 	for f, n := range files {
 		wrong = append(wrong, fmt.Sprintf("the journal tells of a file %+v (%d times)", f, n))
+	}
+	commits, err := git(h.bare, "log", "--format=%H %ce", branch)
+	if err != nil {
+		return append(wrong, err.Error())
+	}
+	for line := range strings.Lines(commits) {
+		c, by, _ := strings.Cut(strings.TrimSpace(line), " ")
+		ours, theirs := 0, 1
+		if by == email {
+			ours, theirs = 1, 0
+		}
+		if n := moves[journal.StepPull][c]; n != theirs {
+			wrong = append(wrong, fmt.Sprintf("the journal tells %d times that %s by %s was pulled", n, c, by))
+		}
+		for _, step := range []journal.Step{journal.StepCommit, journal.StepPush} {
+			if n := moves[step][c]; n != ours {
+				wrong = append(wrong, fmt.Sprintf("the journal tells %d times of a %s of %s by %s", n, step, c, by))
+			}
+		}
 	}
 	for name, d := range m.managed {
 		if o := last[name]; o.Blob != managed(d).blob() || o.Error != "" || o.Outcome == journal.Pruned {
