@@ -156,16 +156,17 @@ const emptyAge = 24 * time.Hour
 
 // Sweep deals with what a crash between Retire and Bury has left below the
 // raw directory dir. A spent file whose content is known (safe elsewhere) is
-// unlinked; any other, one larger than max bytes included, goes back under
-// its own name as new input: the paths of those are returned. The path that
-// known is given is that own name, below dir.
+// returned, to be buried; any other, one larger than max bytes included, goes
+// back under its own name as new input: the paths of those are returned. The
+// path that known is given, and that a spent file has, is that own name, below
+// dir (a very long one has been shortened).
 //
 // Sub-directories that have been empty for a day are removed; dir itself never
 // is.
 //
-// Sweep must not run between Retire and Bury of the same directory. It goes on
-// after an error.
-func Sweep(dir string, max int64, known func(path string, data []byte) bool) (restored []string, err error) {
+// It goes on after an error. Between Retire and Bury it returns what Retire
+// did, too.
+func Sweep(dir string, max int64, known func(path string, data []byte) bool) (spent []*File, restored []string, err error) {
 	var errs []error
 	var old []string // sub-directories, each before those in it
 	err = walk(dir, func(e entry) bool {
@@ -183,12 +184,16 @@ func Sweep(dir string, max int64, known func(path string, data []byte) bool) (re
 			return false
 		}
 		p := path.Join(path.Dir(e.path), own)
-		back, err := sweep(e.dir.f, e.name, own, max, func(data []byte) bool { return known(p, data) })
+		f, back, err := sweep(e.dir.f, e.name, own, max, func(data []byte) bool { return known(p, data) })
 		if err != nil && !errors.Is(err, ErrGone) {
 			errs = append(errs, fmt.Errorf("removing %s: %w", filepath.Join(dir, e.path), err))
 		}
 		if back != "" {
 			restored = append(restored, path.Join(path.Dir(e.path), back))
+		}
+		if f != nil {
+			f.dir, f.Path = dir, p
+			spent = append(spent, f)
 		}
 		return false
 	})
@@ -198,27 +203,30 @@ func Sweep(dir string, max int64, known func(path string, data []byte) bool) (re
 			parent.Close()
 		}
 	}
-	return restored, errors.Join(append(errs, err)...)
+	return spent, restored, errors.Join(append(errs, err)...)
 }
 
-func sweep(dir *os.File, name, own string, max int64, known func([]byte) bool) (back string, err error) {
+func sweep(dir *os.File, name, own string, max int64, known func([]byte) bool) (f *File, back string, err error) {
 	h, err := hold(int(dir.Fd()), name, 0)
 	if errors.Is(err, ErrBusy) {
-		return putBack(dir, name, own)
+		back, err = putBack(dir, name, own)
+		return nil, back, err
 	} else if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	defer h.release()
 	if h.st.Size <= max {
 		data, err := h.content()
 		if err != nil && !errors.Is(err, ErrBusy) {
-			return "", err
+			return nil, "", err
 		}
 		if err == nil && known(data) && h.undisturbed() {
-			return "", unix.Unlinkat(int(dir.Fd()), name, 0)
+			sum := sha256.Sum256(data)
+			return &File{Data: data, Size: h.st.Size, name: name, id: identify(&h.st), sum: sum[:]}, "", nil
 		}
 	}
-	return putBack(dir, name, own)
+	back, err = putBack(dir, name, own)
+	return nil, back, err
 }
 
 // Move takes the file out of its raw directory by moving it to dst, on the

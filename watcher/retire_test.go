@@ -252,7 +252,7 @@ func TestSweep(t *testing.T) {
 	sh.do("exec 3>>" + hidden["busy"])
 
 	asked := map[string]string{}
-	restored, err := Sweep(dir, 7, func(p string, data []byte) bool {
+	spent, restored, err := Sweep(dir, 7, func(p string, data []byte) bool {
 		asked[p] = string(data)
 		return path.Base(p) == "known" || p == "busy"
 	})
@@ -262,8 +262,22 @@ func TestSweep(t *testing.T) {
 	if want := []string{"busy", "a/taken", "a/b/unknown"}; !slices.Equal(restored, want) {
 		t.Errorf("restored %q, want %q", restored, want)
 	}
+	var known []string
+	for _, f := range spent {
+		known = append(known, f.Path+"="+string(f.Data))
+	}
+	if want := []string{"known=known", "a/known=known"}; !slices.Equal(known, want) {
+		t.Errorf("spent are %q, want %q", known, want)
+	}
+	// They are there until they are buried, and a newer one can come beside.
+	write(t, dir, "known", "newer")
+	wantTree(t, dir, ".foreign.spent=", ".git/.x.*.spent=", ".known.*.spent=known", "a/.known.*.spent=known",
+		"a/b/unknown=unknown", "a/taken=taken", "a/taken_1=by a newer one", "busy=busy", "known=newer")
+	if back, err := Bury(spent); err != nil || len(back) > 0 {
+		t.Errorf("burying: %q, %v", back, err)
+	}
 	wantTree(t, dir, ".foreign.spent=", ".git/.x.*.spent=",
-		"a/b/unknown=unknown", "a/taken=taken", "a/taken_1=by a newer one", "busy=busy")
+		"a/b/unknown=unknown", "a/taken=taken", "a/taken_1=by a newer one", "busy=busy", "known=newer")
 	if asked["a/known"] != "known" || asked["a/b/unknown"] != "unknown" || asked["busy"] != "" {
 		t.Errorf("asked about %q", asked)
 	}
@@ -274,11 +288,11 @@ func TestSweep(t *testing.T) {
 	if _, _, err := Retire([]*File{mustRead(t, dir, "huge")}); err != nil {
 		t.Fatal(err)
 	}
-	restored, err = Sweep(dir, 3, func(p string, data []byte) bool { t.Error("asked about", p); return true })
+	_, restored, err = Sweep(dir, 3, func(p string, data []byte) bool { t.Error("asked about", p); return true })
 	if want := []string{"huge"}; err != nil || !slices.Equal(restored, want) {
 		t.Errorf("restored %q, %v, want %q", restored, err, want)
 	}
-	if _, err := Sweep(filepath.Join(dir, "absent"), 1, nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Sweep(filepath.Join(dir, "absent"), 1, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
 }
@@ -313,7 +327,7 @@ func TestSweepEmptyDirectories(t *testing.T) {
 		{".", ".old", "hidden", "new", "used"},
 	} {
 		age()
-		if _, err := Sweep(dir, 1, nil); err != nil {
+		if _, _, err := Sweep(dir, 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := left(); !slices.Equal(got, want) {
@@ -326,7 +340,7 @@ func TestSweepEmptyDirectories(t *testing.T) {
 	age()
 	empty := t.TempDir()
 	os.Chtimes(empty, time.Unix(0, 0), time.Unix(0, 0))
-	if _, err := Sweep(empty, 1, nil); err != nil {
+	if _, _, err := Sweep(empty, 1, nil); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(empty); err != nil {
@@ -460,7 +474,7 @@ func TestRetireLongName(t *testing.T) {
 	if err != nil || len(spent) != 1 {
 		t.Fatal(spent, err)
 	}
-	restored, err := Sweep(dir, 100, func(string, []byte) bool { return false })
+	_, restored, err := Sweep(dir, 100, func(string, []byte) bool { return false })
 	if err != nil || len(restored) != 1 || !strings.HasSuffix(restored[0], "n.yaml") {
 		t.Errorf("restored %q, %v", restored, err)
 	}

@@ -83,7 +83,7 @@ func (r *repository) retire(f *fabric, done []input, fr *fabricReport) {
 			delete(r.told, this)
 			continue
 		}
-		r.left[this], r.told[this] = true, true
+		r.left[this], r.told[this] = 1, true
 		stay++
 	}
 	if err != nil {
@@ -102,6 +102,39 @@ func (r *repository) bury() error {
 		r.spent = nil
 	}
 	return err
+}
+
+// sweep deals with the retired files of a fabric that a crash kept from being
+// buried. Those that are among what may have been left in raw/ were not left
+// there: a file of that name and content is another delivery. That has to stay
+// known until archivedRef says it, so these are buried as usual, at the end of
+// the cycle.
+func (r *repository) sweep(f *fabric) error {
+	head, err := r.clone.Head()
+	if err != nil {
+		return err
+	}
+	spent, _, err := watcher.Sweep(r.onDisk(f.cfg.raw()), ingest.MaxFile, func(_ string, data []byte) bool {
+		// In doubt it goes back into raw/.
+		commit, err := r.archived(f, checkout.BlobHash(data), head)
+		return err == nil && commit != ""
+	})
+	var old []*watcher.File
+	for _, s := range spent {
+		this := leftover{quotePath(f.rawPath(s.Path)), checkout.BlobHash(s.Data)}
+		switch n := r.left[this]; n {
+		case 0:
+			old = append(old, s)
+			continue
+		case 1:
+			delete(r.left, this)
+		default:
+			r.left[this] = n - 1
+		}
+		r.spent = append(r.spent, s)
+	}
+	_, berr := watcher.Bury(old)
+	return errors.Join(err, berr)
 }
 
 // prepareRejects makes room in unmanaged/ for the rejected drops, and puts the

@@ -106,19 +106,18 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 				return err
 			}
 		}
-		if t.full {
-			if err := r.mend(t, rep); err != nil {
-				return err
-			}
-			if err := r.restore(ctx, rep); err != nil {
-				return err
-			}
-		}
 	}
 	if err := r.findLeft(); err != nil {
 		return err
 	}
-
+	if t.full && !t.dryRun && !r.resaid {
+		if err := r.mend(t, rep); err != nil {
+			return err
+		}
+		if err := r.restore(ctx, rep); err != nil {
+			return err
+		}
+	}
 	r.resaid = false
 
 	for race := 0; ; race++ {
@@ -229,7 +228,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 
 // baseRef names the ref below refs/hhwatchd/ that holds the remote's commit
 // on which the local branch stands. What the branch has beyond it was not
-// pushed yet; what the remote has lost of it was taken back there.
+// pushed yet, or the journal was not told that it was; what the remote has lost
+// of it was taken back there.
 const baseRef = "base"
 
 // archivedRef names the ref that holds the commit up to which every raw file

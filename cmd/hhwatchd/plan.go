@@ -217,7 +217,7 @@ func (r *repository) findLeft() error {
 	if err != nil {
 		return err
 	}
-	left := map[leftover]bool{}
+	left := map[leftover]int{}
 	if upTo != head {
 		commits, err := r.clone.Log(upTo, head)
 		if err != nil {
@@ -229,7 +229,7 @@ func (r *repository) findLeft() error {
 				continue
 			}
 			for i, f := range files {
-				left[leftover{f, checkout.Hash(blobs[i])}] = true
+				left[leftover{f, checkout.Hash(blobs[i])}]++
 			}
 		}
 	}
@@ -248,7 +248,7 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base, fr *fabricRepor
 	for _, in := range dropped.inputs {
 		this := f.leftover(in)
 		found[this] = true
-		ours := r.left[this]
+		ours := r.left[this] > 0
 		if ours && !b.saysAgain(f, in) {
 			// Its commit may be lost: the remote went on without it, or the
 			// clone had to be made anew.
@@ -270,7 +270,7 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base, fr *fabricRepor
 	// A file that is not there any more, or that another one has replaced, is
 	// forgotten: it may be dropped anew one day. What could not be looked at
 	// may still be there.
-	gone := func(l leftover, _ bool) bool {
+	gone := func(l leftover) bool {
 		name, err := strconv.Unquote(l.file)
 		if err != nil {
 			name = l.file // as in most cases, it is not quoted
@@ -278,8 +278,8 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base, fr *fabricRepor
 		p, ok := strings.CutPrefix(name, f.cfg.raw()+"/")
 		return ok && !found[l] && fr.looked(p)
 	}
-	maps.DeleteFunc(r.left, gone)
-	maps.DeleteFunc(r.told, gone)
+	maps.DeleteFunc(r.left, func(l leftover, _ int) bool { return gone(l) })
+	maps.DeleteFunc(r.told, func(l leftover, _ bool) bool { return gone(l) })
 	return rest, left, nil
 }
 

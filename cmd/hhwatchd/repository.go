@@ -54,7 +54,7 @@ type repository struct {
 	progress progressFunc      // of the cycle's trigger
 	pulse    pulse             // of the cycle
 	spent    []*watcher.File   // retired, to be buried
-	left     map[leftover]bool // what may still lie in raw/; nil until known
+	left     map[leftover]int  // how many of each may still lie in raw/; nil until known
 	told     map[leftover]bool // those in raw/ that the journal knows of, refused ones too
 	skipped  map[string]bool   // what is left alone in raw/, as it was logged
 	faults   map[string]*fault // that last, by fabric; "" is the cycle as a whole
@@ -437,11 +437,7 @@ func (r *repository) restore(ctx context.Context, rep *report) error {
 		if fr.Error != "" {
 			continue
 		}
-		_, err := watcher.Sweep(r.onDisk(f.cfg.raw()), ingest.MaxFile, func(_ string, data []byte) bool {
-			_, ok := r.book.inventory().Archived(f.cfg.Name, string(checkout.BlobHash(data)))
-			return ok
-		})
-		if err != nil {
+		if err := r.sweep(f); err != nil {
 			fr.Error = r.inWords(err)
 		}
 	}

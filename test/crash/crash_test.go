@@ -268,6 +268,9 @@ func (h *host) run(t *testing.T, s *scenario, template string, k int) (at string
 			if err := h.awaitEnd(t.Context()); err != nil {
 				return "", fail("waiting for the first crash", err)
 			}
+			if err := h.drop(s.again); err != nil {
+				return "", fail("dropping again", err)
+			}
 		}
 		fallthrough
 	case fresh:

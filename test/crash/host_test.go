@@ -119,6 +119,20 @@ func (h *host) clone() string     { return filepath.Join(h.state, "repos", repos
 func (h *host) raw() string       { return filepath.Join(h.clone(), fabricPath, "raw") }
 func (h *host) unmanaged() string { return filepath.Join(h.clone(), fabricPath, "unmanaged") }
 
+// drop puts files into raw/, one after the other.
+func (h *host) drop(files []file) error {
+	for _, f := range files {
+		p := filepath.Join(h.clone(), fabricPath, f.path)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(p, []byte(f.text()), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (h *host) args() []string { return []string{"hhwatchd", "--config", h.config, "run"} }
 
 func environment() []string {

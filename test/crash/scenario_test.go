@@ -29,8 +29,9 @@ type scenario struct {
 	races bool   // the push comes just before the daemon's own
 
 	// first is where a crashed scenario's daemon is killed before it is
-	// killed again.
+	// killed again; again is what is dropped after the first crash.
 	first func(*trace.Call) bool
+	again []file
 }
 
 // A moment is when it happens, and from when on crash points are counted.
@@ -170,6 +171,20 @@ var scenarios = []scenario{
 			return strings.HasPrefix(c.Name, "rename") && strings.HasSuffix(c.To, ".spent")
 		},
 	},
+	{
+		name: "drop-again", when: crashed, has: []file{old},
+		drops: []file{
+			{path: "raw/1.yaml", docs: []doc{{"a", 1001}}},
+			{path: "raw/2.yaml", docs: []doc{{"a", 1002}}},
+		},
+		// The raw files are out, and just about to be known to be.
+		first: func(c *trace.Call) bool {
+			return strings.HasPrefix(c.Name, "rename") && strings.HasSuffix(c.To, "/refs/hhwatchd/archived")
+		},
+		again: []file{
+			{path: "raw/1.yaml", docs: []doc{{"a", 1001}}},
+		},
+	},
 }
 
 // The branch of the repository, and the ref that holds what somebody else is
@@ -212,14 +227,8 @@ func (s *scenario) happen(h *host) error {
 	if s.races {
 		h.git.BeforePush(func() { push() }) // an error shows: what was pushed is missing
 	}
-	for _, f := range s.drops {
-		p := filepath.Join(h.clone(), fabricPath, f.path)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(p, []byte(f.text()), 0o644); err != nil {
-			return err
-		}
+	if err := h.drop(s.drops); err != nil {
+		return err
 	}
 	if s.push == nil || s.races {
 		return nil
@@ -251,6 +260,7 @@ func (s *scenario) model() *model {
 		m.pushed(s.push)
 	}
 	m.dropped(s.drops)
+	m.dropped(s.again)
 	m.commits += 1 // s.has
 	if s.push != nil {
 		m.commits++
