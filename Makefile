@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: all build check test crash power soak soak-installed demo bench fuzz deb setup controlplane clean
+.PHONY: all build check test crash power soak soak-installed demo bench bench-ingest fuzz deb setup controlplane clean
 
 all: build
 
@@ -43,6 +43,9 @@ demo: setup controlplane build ## the whole thing on one screen
 
 bench: setup controlplane build ## figures, beside git and kubectl
 	@$(GO) run ./test/bench -hhwatchd bin/hhwatchd
+
+bench-ingest: controlplane ## what a verdict on files takes, beside kubectl
+	$(GO) test -run '^$$' -bench Ingest -benchtime 3x ./test/bench
 
 fuzz: ## each fuzz target for a minute
 	@set -e; for pkg in $$($(GO) list ./...); do \
