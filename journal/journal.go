@@ -336,6 +336,26 @@ func (j *Journal) Head() (seq uint64, hash string) {
 	return j.at.seq, j.at.hash
 }
 
+// Size returns how many segments the journal consists of, and how many bytes
+// these have. It does not wait for an append. The error is the file system's.
+func (j *Journal) Size() (n int, bytes int64, err error) {
+	names, err := segments(j.dir)
+	if err != nil {
+		return 0, 0, fmt.Errorf("measuring the journal: %w", err)
+	}
+	for _, name := range names {
+		fi, err := os.Stat(filepath.Join(j.dir, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed by Expire just now
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("measuring the journal: %w", err)
+		}
+		n, bytes = n+1, bytes+fi.Size()
+	}
+	return n, bytes, nil
+}
+
 // Damage returns the damage that Open found, in the order of the journal,
 // nil where all is well. It has been recorded and stays where it is; a torn
 // tail is not part of it.

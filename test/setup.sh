@@ -3,8 +3,9 @@
 #
 # Installs what the tests need and this machine lacks, on Debian: git, which
 # serves the repositories; a C compiler, which Go's race detector links with;
-# what boots a Debian machine for the installed service; and what checks the
-# package. Says what it does; does nothing when nothing is missing.
+# what boots a Debian machine for the installed service; what checks the
+# package; and promtool, which alone is taken from Prometheus' package. Says
+# what it does; does nothing when nothing is missing.
 set -eu
 
 missing=
@@ -15,15 +16,27 @@ command -v systemd-nspawn >/dev/null || missing="$missing systemd-container"
 command -v mmdebstrap >/dev/null || missing="$missing mmdebstrap"
 command -v lintian >/dev/null || missing="$missing lintian"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
-[ -z "$missing" ] && exit 0
+promtool=
+command -v promtool >/dev/null || promtool=promtool
+[ -z "$missing$promtool" ] && exit 0
 
 sudo=
 if [ "$(id -u)" -ne 0 ]; then
-	command -v sudo >/dev/null || { echo "setup: install as root:$missing" >&2; exit 1; }
+	command -v sudo >/dev/null || { echo "setup: install as root:$missing $promtool" >&2; exit 1; }
 	sudo=sudo
 fi
-echo "setup: installing$missing"
+echo "setup: installing$missing $promtool"
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -qq
-# shellcheck disable=SC2086 # a list of packages
-$sudo apt-get install -qq -y --no-install-recommends $missing >/dev/null
+if [ -n "$missing" ]; then
+	# shellcheck disable=SC2086 # a list of packages
+	$sudo apt-get install -qq -y --no-install-recommends $missing >/dev/null
+fi
+if [ -n "$promtool" ]; then
+	# Installing the package would start a Prometheus.
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	(cd "$dir" && apt-get download -qq prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb .) ||
+		{ echo "setup: no promtool to be had; the tests that need it are skipped" >&2; exit 0; }
+	$sudo install -m 755 "$dir/usr/bin/promtool" /usr/local/bin/promtool
+fi

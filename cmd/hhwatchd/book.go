@@ -13,12 +13,13 @@ import (
 )
 
 // A book is the journal together with whoever reads along: journald with
-// fields when hhwatchd runs under systemd, the log otherwise.
+// fields when hhwatchd runs under systemd, the log otherwise; and the metrics.
 type book struct {
 	j        *journal.Journal
 	log      *slog.Logger
 	journald bool
 	appends  atomic.Int64 // how often append had something to do
+	metrics  *metrics     // nil where nobody scrapes them
 }
 
 func (b *book) inventory() *journal.Inventory { return b.j.Inventory() }
@@ -66,6 +67,7 @@ func (b *book) expire(ctx context.Context, keep func() JournalConfig) {
 }
 
 func (b *book) mirror(rec journal.Record) {
+	b.metrics.record(rec)
 	if b.journald {
 		if err := journal.Mirror(rec); err == nil {
 			return

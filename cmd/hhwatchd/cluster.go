@@ -139,7 +139,9 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 	defer c.pulse.stop()
 	t.progress = c.pulse.through(t.progress)
 	rep := applyReport{Commit: string(t.commit)}
+	start := time.Now()
 	err := c.steps(ctx, t, &rep)
+	rep.Took = time.Since(start)
 	if ctx.Err() != nil || errors.Is(err, fs.ErrClosed) {
 		// We stop, or the clone is made again: then there is a new target soon.
 		rep.Error, c.missed = "stopped", true
@@ -228,6 +230,9 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 			if !res.Permanent {
 				c.pending[p] = true
 			}
+		}
+		if c.drifted(o) {
+			rep.Drifted++
 		}
 		if c.news(o) {
 			rec.Objects = append(rec.Objects, o)
@@ -329,6 +334,13 @@ func (c *cluster) news(o journal.Object) bool {
 	return true
 }
 
+// drifted reports whether a result put right what somebody else had changed
+// in the cluster: the very same object had been applied before.
+func (c *cluster) drifted(o journal.Object) bool {
+	e, known := c.repo.book.inventory().Get(c.fabric.cfg.Name, o.Key())
+	return known && e.Applied.Blob == o.Blob && (o.Outcome == journal.Configured || o.Outcome == journal.Created)
+}
+
 // prune deletes what hhwatchd put into the cluster and what has left managed/
 // since. Doubt holds it back: an empty managed/, or more than a small share
 // at once, waits for a person.
@@ -413,6 +425,7 @@ func (c *cluster) finish(t target, rep *applyReport) {
 	} else {
 		c.retry.Succeeded()
 	}
+	c.repo.book.metrics.applied(c.repo.cfg.Name, c.fabric.cfg.Name, rep)
 	server := ""
 	if c.api != nil {
 		server = c.api.Server()
@@ -434,6 +447,9 @@ func (c *cluster) finish(t target, rep *applyReport) {
 	}
 	c.status.Next = c.retry.Due()
 	c.status.Failed, c.status.Held = rep.Failed, rep.Held
+	if rep.Error == "" && rep.Held == "" && len(rep.Failed) == 0 {
+		c.status.Succeeded = time.Now()
+	}
 	c.mu.Unlock()
 	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name}
 	switch {
@@ -459,4 +475,5 @@ func (c *cluster) fill(fs *fabricStatus) {
 	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next
+	fs.Succeeded = c.status.Succeeded
 }

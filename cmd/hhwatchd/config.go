@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +45,9 @@ type Config struct {
 	// Journal says how much of the journal is kept.
 	Journal JournalConfig `yaml:"journal"`
 
+	// HTTP is the listener for metrics, probes and webhooks.
+	HTTP HTTPConfig `yaml:"http"`
+
 	// Repositories are the git repositories to keep in step, each with the
 	// fabrics that it describes. They do not wait for each other.
 	Repositories []RepositoryConfig `yaml:"repositories"`
@@ -66,6 +71,19 @@ type JournalConfig struct {
 	// MaxSize is how large the journal may become on disk, give or take a
 	// segment. Default: 1GiB; at least 64MiB.
 	MaxSize Size `yaml:"maxSize"`
+}
+
+// HTTPConfig is the HTTP listener. It has no TLS: for the world outside, a
+// proxy in front of it has that.
+type HTTPConfig struct {
+	// Listen is host:port, the port 1024 at least, or 0 for any free one.
+	// Without a host it is 127.0.0.1; all addresses are 0.0.0.0 or [::].
+	// Default: no listener. A change takes a restart.
+	Listen string `yaml:"listen"`
+	// WebhookSecretFile holds the secret that a forge signs its calls with,
+	// or its token; a final newline is ignored. It is read at each call.
+	// Default: no webhook.
+	WebhookSecretFile string `yaml:"webhookSecretFile"`
 }
 
 // RepositoryConfig is one git repository.
@@ -263,6 +281,9 @@ func (c *Config) complete() {
 	setDefault(&c.Rescan, 5*time.Minute)
 	setDefault(&c.Journal.MaxAge, 365*24*time.Hour)
 	setDefault(&c.Journal.MaxSize, gibibyte)
+	if strings.HasPrefix(c.HTTP.Listen, ":") {
+		c.HTTP.Listen = "127.0.0.1" + c.HTTP.Listen
+	}
 	for i := range c.Repositories {
 		r := &c.Repositories[i]
 		setDefault(&r.Branch, "main")
@@ -361,6 +382,7 @@ func (v *validator) config(c *Config) {
 	if c.Journal.MaxSize < 64*mebibyte {
 		v.fail([]any{"journal", "maxSize"}, "%v is below 64 MiB", c.Journal.MaxSize)
 	}
+	v.http(&c.HTTP)
 	if len(c.Repositories) == 0 {
 		v.fail([]any{"repositories"}, "none is configured; name at least one")
 	}
@@ -375,6 +397,25 @@ func (v *validator) config(c *Config) {
 			v.name(append(slices.Clone(at), "fabrics", j, "name"), r.Fabrics[j].Name, fabrics, "fabric")
 			v.fabric(append(slices.Clone(at), "fabrics", j), r, j)
 		}
+	}
+}
+
+func (v *validator) http(h *HTTPConfig) {
+	if h.Listen != "" {
+		_, port, err := net.SplitHostPort(h.Listen)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		switch {
+		case err != nil || perr != nil:
+			v.fail([]any{"http", "listen"}, "%q is not host:port; write 127.0.0.1:9470", h.Listen)
+		case n > 0 && n < 1024:
+			v.fail([]any{"http", "listen"}, "port %d takes rights that hhwatchd does without; use 1024 or above", n)
+		}
+	}
+	switch f := h.WebhookSecretFile; {
+	case f != "" && h.Listen == "":
+		v.fail([]any{"http", "webhookSecretFile"}, "there is no listener for the webhook; set http.listen")
+	case f != "" && !filepath.IsAbs(f):
+		v.fail([]any{"http", "webhookSecretFile"}, "%q is not an absolute path", f)
 	}
 }
 

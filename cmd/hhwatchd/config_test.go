@@ -82,10 +82,25 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := c.Repositories[0]
+	if c.HTTP != (HTTPConfig{}) {
+		t.Errorf("an HTTP listener that nobody asked for: %+v", c.HTTP)
+	}
 	if r.Branch != "main" || r.Interval != time.Minute || r.Author.Name != "hhwatchd" || c.Rescan != 5*time.Minute ||
 		c.Journal != (JournalConfig{8760 * time.Hour, 1 << 30}) ||
 		c.Settle != (Settle{500 * time.Millisecond, 5 * time.Second}) || r.Fabrics[0].namespace() != "default" || r.Fabrics[0].Prune {
 		t.Errorf("defaults: %+v", *c)
+	}
+}
+
+// Without a host, it is this host alone that can connect.
+func TestLoopback(t *testing.T) {
+	for listen, want := range map[string]string{
+		":9470": "127.0.0.1:9470", "0.0.0.0:9470": "0.0.0.0:9470", "[::]:9470": "[::]:9470", "mgmt-1:9470": "mgmt-1:9470",
+	} {
+		c, err := parseConfig("c.yaml", []byte(minimal+"http: {listen: '"+listen+"'}\n"))
+		if err != nil || c.HTTP.Listen != want {
+			t.Errorf("%s: %v, %v", listen, c, err)
+		}
 	}
 }
 
@@ -99,6 +114,11 @@ func TestConfigErrors(t *testing.T) {
 		{"mistyped", "    url:", "    interval: often\n    url:", []string{`c.yaml:5: "often" is not a duration; write 5s or 1m`}},
 		{"two at once", "stateDir: /s", "stateDir: s\nrescan: 1ms", []string{
 			`c.yaml:2: stateDir: "s" is not an absolute path`, "c.yaml:3: rescan: 1ms is below one second"}},
+		{"no port", "stateDir: /s", "stateDir: /s\nhttp: {listen: localhost}", []string{`c.yaml:3: http.listen: "localhost" is not host:port; write 127.0.0.1:9470`}},
+		{"port with a name", "stateDir: /s", "stateDir: /s\nhttp: {listen: '127.0.0.1:http'}", []string{`c.yaml:3: http.listen: "127.0.0.1:http" is not host:port`}},
+		{"port of root", "stateDir: /s", "stateDir: /s\nhttp: {listen: '0.0.0.0:443'}", []string{"c.yaml:3: http.listen: port 443 takes rights that hhwatchd does without"}},
+		{"webhook without a listener", "stateDir: /s", "stateDir: /s\nhttp: {webhookSecretFile: /k}", []string{"c.yaml:3: http.webhookSecretFile: there is no listener for the webhook; set http.listen"}},
+		{"relative secret file", "stateDir: /s", "stateDir: /s\nhttp: {listen: ':9470', webhookSecretFile: k}", []string{`c.yaml:3: http.webhookSecretFile: "k" is not an absolute path`}},
 		{"not YAML", "stateDir: /s", "stateDir: [", []string{"c.yaml:"}},
 		{"two documents", "stateDir: /s", "stateDir: /s\n---\na: b", []string{"c.yaml:3: a second YAML document; the config is one document"}},
 		{"no name", "name: r", "branch: x", []string{"c.yaml:4: repositories[0].name: missing; every repository has a name"}},

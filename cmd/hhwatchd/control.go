@@ -91,6 +91,7 @@ type statusDoc struct {
 	PID          int                `json:"pid"`
 	Started      time.Time          `json:"started"`
 	StateDir     string             `json:"stateDir"`
+	HTTP         string             `json:"http,omitempty"` // where /metrics and the like are
 	Repositories []repositoryStatus `json:"repositories"`
 }
 
@@ -159,7 +160,7 @@ func (s *service) config() *Config {
 }
 
 func (s *service) status() statusDoc {
-	doc := statusDoc{Version: version(), PID: os.Getpid(), Started: s.started, StateDir: s.config().StateDir}
+	doc := statusDoc{Version: version(), PID: os.Getpid(), Started: s.started, StateDir: s.config().StateDir, HTTP: s.http}
 	for _, r := range s.running() {
 		doc.Repositories = append(doc.Repositories, r.currentStatus())
 	}

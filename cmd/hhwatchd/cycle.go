@@ -20,7 +20,7 @@ const maxRaces = 5
 // A trigger is what woke the cycle. It does no work of its own: it only says
 // how thoroughly the cycle is to look.
 type trigger struct {
-	why    string // interval, drop, rescan, retry, reload, sync, ingest, init, start
+	why    string // interval, drop, rescan, retry, webhook, reload, sync, ingest, init, start
 	ask    bool   // ask the remote even while it is failing
 	noPull bool   // do not ask the remote
 	full   bool   // look at everything: local edits, the whole cluster
@@ -145,7 +145,11 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		}
 
 		// Discover, validate, classify, process: pure, nothing is written.
+		planned := rep.Steps.begin("ingest")
 		work, left, err := r.plan(ctx, t, base, rep)
+		if len(work) > 0 {
+			planned()
+		}
 		if err != nil {
 			return err
 		}
@@ -156,6 +160,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 
 		// Commit. Crash here: at most there are objects that nothing refers
 		// to; the raw files are where they were.
+		committed := rep.Steps.begin("commit")
 		tip, work, err := r.commit(base, work, t, rep)
 		if err != nil {
 			return err
@@ -181,6 +186,9 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			return err
 		}
 		r.archive(work, left, rep)
+		if tip != base.head {
+			committed()
+		}
 		// Crash here: the next cycle archives again.
 		if len(r.left) == 0 {
 			if err := r.clone.SaveRef(archivedRef, tip); err != nil {
@@ -274,6 +282,7 @@ func (r *repository) pull(ctx context.Context, t trigger, rep *report) error {
 		return nil
 	}
 	t.progress.report("pull", 0, 0)
+	defer rep.Steps.begin("pull")()
 	r.hurried.Store(t.why == "drop")
 	defer r.hurried.Store(false)
 	answered := r.asking("telling its branch")

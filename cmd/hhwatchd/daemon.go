@@ -34,10 +34,13 @@ type service struct {
 	book    *book
 	started time.Time
 	reloads chan chan<- reloaded // hhwatchd reload
+	http    string               // address of the HTTP listener; empty without one
 
 	mu    sync.Mutex
 	cfg   *Config
 	repos []*running
+
+	secretTrouble string // why the webhook's secret cannot be used, as it was logged
 }
 
 // running is a repository with the goroutine that runs it.
@@ -88,6 +91,15 @@ func serve(ctx context.Context, load func() (*Config, error), log *slog.Logger, 
 		return err
 	}
 	owned.Go(func() { s.control(ctx, l) })
+	if cfg.HTTP.Listen != "" {
+		l, err := listenHTTP(ctx, cfg.HTTP.Listen)
+		if err != nil {
+			return err
+		}
+		s.http, s.book.metrics = l.Addr().String(), newMetrics(s)
+		owned.Go(func() { s.serveHTTP(ctx, l) })
+		log.Info("listening for HTTP", "address", s.http)
+	}
 	owned.Go(func() { s.book.expire(ctx, func() JournalConfig { return s.config().Journal }) })
 	defer s.stopAll()
 	s.start(ctx, cfg)
@@ -181,6 +193,7 @@ func (s *service) start(ctx context.Context, cfg *Config) {
 	s.mu.Lock()
 	old := s.repos
 	s.mu.Unlock()
+	s.book.metrics.expect(cfg)
 	var keep []*running
 	for _, r := range old {
 		if want := cfg.repository(r.cfg.Name); want != nil && reflect.DeepEqual(*want, *r.cfg) && r.settle == cfg.Settle && r.rescan == cfg.Rescan {

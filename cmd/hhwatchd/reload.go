@@ -54,6 +54,8 @@ func (s *service) reload(ctx context.Context) reloaded {
 		out.Refused = []string{err.Error()}
 	case cfg.StateDir != old.StateDir:
 		out.Refused = []string{fmt.Sprintf("stateDir cannot change from %s to %s while hhwatchd is running; restart it for that", old.StateDir, cfg.StateDir)}
+	case cfg.HTTP.Listen != old.HTTP.Listen:
+		out.Refused = []string{fmt.Sprintf("http.listen cannot change from %q to %q while hhwatchd is running; restart it for that", old.HTTP.Listen, cfg.HTTP.Listen)}
 	default:
 		s.start(ctx, cfg)
 		s.log.Info("config reread; pulling now")

@@ -24,9 +24,20 @@ type report struct {
 	Push       pushReport     `json:"push"`
 	Error      string         `json:"error,omitempty"` // what stopped the cycle
 	Took       time.Duration  `json:"tookNanoseconds"`
+	Steps      stepTimes      `json:"stepsNanoseconds,omitempty"` // of it, by step
 
 	replanned checkout.Hash // the local branch that was planned anew
 	setAside  bool          // a local commit that the remote went on without
+}
+
+// stepTimes are how long the steps of a cycle took that had something to do;
+// what a lost race repeats adds up.
+type stepTimes map[string]time.Duration
+
+// begin begins a step; the function that it returns ends it.
+func (s stepTimes) begin(step string) (end func()) {
+	start := time.Now()
+	return func() { s[step] += time.Since(start) }
 }
 
 type pullReport struct {
@@ -83,7 +94,9 @@ type applyReport struct {
 	Objects map[string]int `json:"objects,omitempty"` // by outcome
 	Failed  []string       `json:"failed,omitempty"`  // a line each
 	Held    string         `json:"held,omitempty"`    // why a prune waits for a person
+	Drifted int            `json:"drifted,omitempty"` // of them, those that had been applied as they are, and changed since
 	Error   string         `json:"error,omitempty"`
+	Took    time.Duration  `json:"tookNanoseconds,omitempty"`
 }
 
 // failed reports whether anything in the cycle needs a person's eye: it

@@ -49,6 +49,7 @@ type repository struct {
 	fabrics []*fabric
 
 	requests chan trigger
+	calls    chan struct{}     // of the webhook, noted by call
 	hurried  atomic.Bool       // a drop waits for the remote's answer to be committed
 	again    bool              // the cycle saw that it must look again soon
 	progress progressFunc      // of the cycle's trigger
@@ -99,9 +100,10 @@ type repositoryStatus struct {
 	Next      time.Time      `json:"next,omitzero"`   // the next look
 	Cycle     string         `json:"cycle,omitempty"`
 	Cycles    int            `json:"cycles"`
-	Error     string         `json:"error,omitempty"`  // what stopped the last cycle
-	Stopped   time.Time      `json:"stopped,omitzero"` // since when none came through
-	Retry     time.Time      `json:"retry,omitzero"`   // when it is tried again
+	Error     string         `json:"error,omitempty"`    // what stopped the last cycle
+	Stopped   time.Time      `json:"stopped,omitzero"`   // since when none came through
+	Retry     time.Time      `json:"retry,omitzero"`     // when it is tried again
+	Succeeded time.Time      `json:"succeeded,omitzero"` // the end of the last cycle that went well and asked the remote
 	Fabrics   []fabricStatus `json:"fabrics"`
 }
 
@@ -121,8 +123,9 @@ type fabricStatus struct {
 	Unchecked string    `json:"unchecked,omitempty"` // why there are none, or not all
 	Down      string    `json:"down,omitempty"`      // why its cluster cannot be used
 	DownSince time.Time `json:"downSince,omitzero"`
-	Tries     int       `json:"tries,omitempty"` // that failed since then
-	Next      time.Time `json:"next,omitzero"`   // the next attempt, while something waits for it
+	Tries     int       `json:"tries,omitempty"`    // that failed since then
+	Next      time.Time `json:"next,omitzero"`      // the next attempt, while something waits for it
+	Succeeded time.Time `json:"succeeded,omitzero"` // when its cluster last held all that it should; without one, as the repository's
 }
 
 func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) *repository {
@@ -133,6 +136,7 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 		remote:   poller.New(cfg.Interval),
 		retry:    poller.NewRetry(),
 		requests: make(chan trigger),
+		calls:    make(chan struct{}, 1),
 		told:     map[leftover]bool{},
 		faults:   map[string]*fault{},
 	}
@@ -166,6 +170,7 @@ func (r *repository) run(ctx context.Context, firstLook func()) {
 		}
 	}
 	owned.Go(func() { r.watch.Run(ctx) })
+	owned.Go(func() { r.heedCalls(ctx) })
 	rescan := time.NewTicker(r.rescan)
 	defer rescan.Stop()
 
@@ -212,6 +217,7 @@ func (r *repository) finish(rep *report, t trigger) {
 		r.logSkipped(rep)
 		r.logWarnings(rep)
 		r.publish(rep, t)
+		r.book.metrics.cycle(rep)
 	}
 	rep.only(t.fabric)
 	if t.done != nil {
@@ -267,7 +273,7 @@ func (r *repository) logWarnings(rep *report) {
 func (r *repository) lookAgain() { r.again = true }
 
 func (r *repository) newReport(t trigger) *report {
-	rep := &report{Repository: r.cfg.Name, Cycle: newCycleID(), Trigger: t.why, DryRun: t.dryRun}
+	rep := &report{Repository: r.cfg.Name, Cycle: newCycleID(), Trigger: t.why, DryRun: t.dryRun, Steps: stepTimes{}}
 	for _, f := range r.fabrics {
 		rep.Fabrics = append(rep.Fabrics, fabricReport{Name: f.cfg.Name})
 	}
@@ -469,6 +475,7 @@ func (r *repository) push(ctx context.Context, t trigger, rep *report) error {
 		return err
 	}
 	t.progress.report("push", 0, len(commits))
+	defer rep.Steps.begin("push")()
 	defer r.asking("taking a push of " + plural(len(commits), "commit"))()
 	if err := r.clone.Push(ctx); err != nil {
 		if errors.Is(err, checkout.ErrRaced) {
@@ -606,8 +613,15 @@ func (r *repository) publish(rep *report, t trigger) {
 		s.Stopped = f.since
 	}
 	s.Cycles++
+	well := rep.Error == "" && rep.Pull.Error == "" && rep.Push.Error == "" && rep.Pull.Skipped == ""
+	if well {
+		s.Succeeded = time.Now()
+	}
 	for i, fr := range rep.Fabrics {
 		s.Fabrics[i].Waiting, s.Fabrics[i].Skipped, s.Fabrics[i].Error = fr.Waiting, fr.Skipped, fr.Error
+		if well && fr.Error == "" {
+			s.Fabrics[i].Succeeded = s.Succeeded
+		}
 	}
 }
 

@@ -57,6 +57,7 @@ type world struct {
 	bare   string // the repository on the git server
 	repo   string // its name in the config
 	token  string // the file with the password for the git server
+	secret string // the file with the webhook's secret
 	kube   *kube.Server
 	state  string
 	config string
@@ -72,6 +73,7 @@ type options struct {
 	fabrics  []string // default: fabric-1
 	prune    bool
 	lax      bool // objects are not held against the cluster's schemas before it sees them
+	http     bool // with a webhook, whose secret is in w.secret
 }
 
 func newWorld(t *testing.T, o options) *world {
@@ -98,6 +100,9 @@ func newWorld(t *testing.T, o options) *world {
 	}
 	write(t, w.token, "s3cr3t-token\n")
 	var b strings.Builder
+	if o.http {
+		w.listen(&b)
+	}
 	fmt.Fprintf(&b, `stateDir: %s
 settle: {quiet: 50ms, max: 1s}
 rescan: %s
