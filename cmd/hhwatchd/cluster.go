@@ -47,6 +47,7 @@ type cluster struct {
 	broken   map[string]string // managed paths that are not in the cluster as they should be, and why
 	missed   bool              // the API was out of reach: what it holds is not known
 	deleting bool              // a prune is not through yet
+	held     string            // why a prune waits for a person, as the last full look found it
 
 	mu      sync.Mutex
 	next    *target
@@ -154,7 +155,7 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 		rep.Error = err.Error()
 		c.missed = true
 	}
-	rep.Failed = c.failures()
+	rep.Failed, rep.Held = c.failures(), c.held
 	if t.prune && !c.fabric.cfg.Prune {
 		rep.Held = "prune is off in the config of " + c.fabric.cfg.Name + "; nothing is deleted"
 	}
@@ -361,7 +362,7 @@ func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *a
 			})
 		}
 	}
-	c.deleting = false
+	c.deleting, c.held = false, ""
 	if len(gone) == 0 {
 		return nil
 	}
@@ -380,11 +381,11 @@ func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *a
 		why = fmt.Sprintf("the limit is %d", limit)
 	}
 	if unread > 0 {
-		rep.Held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; correct or remove what cannot be read", len(gone), plural(applied, "object"), why)
+		c.held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; correct or remove what cannot be read", len(gone), plural(applied, "object"), why)
 		return nil
 	}
 	if why != "" {
-		rep.Held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; if it is meant: hhwatchd sync --fabric %s --prune",
+		c.held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; if it is meant: hhwatchd sync --fabric %s --prune",
 			len(gone), plural(applied, "object"), why, name)
 		return nil
 	}

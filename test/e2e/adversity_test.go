@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -306,12 +307,27 @@ func TestPrune(t *testing.T) {
 	if _, err := w.kube.Get(vpcs, "default", "vpc-1"); err != nil {
 		t.Errorf("a held prune went on: %v", err)
 	}
+	// It is held until somebody agrees, not until something else happens.
+	w.drop("fabric-1", "one-more.yaml", vpc("vpc-12", 1012))
+	w.inCluster(vpcs, "vpc-12")
+	w.eventually("vpc-12 to be known as applied", func() error {
+		out, _ := w.hh("status", "-o", "json")
+		var st statusDoc
+		if err := json.Unmarshal([]byte(out), &st); err != nil {
+			return err
+		}
+		r := st.Repositories[0]
+		if f := r.Fabrics[0]; r.Unpushed > 0 || f.Applied != 6 || f.Commit != r.Head {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
 	if out, code := w.hh("status"); code != 1 || !strings.Contains(out, "prune HELD") {
 		t.Errorf("status, exit code %d:\n%s", code, out)
 	}
 	w.must("sync", "--fabric", "fabric-1", "--prune")
-	if left, err := w.kube.List(vpcs, "default"); err != nil || len(left) != 5 {
-		t.Errorf("%d VPCs are left, want 5: %v", len(left), err)
+	if left, err := w.kube.List(vpcs, "default"); err != nil || len(left) != 6 {
+		t.Errorf("%d VPCs are left, want 6: %v", len(left), err)
 	}
 	if _, err := w.status(); err != nil {
 		t.Error(err)
