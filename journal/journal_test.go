@@ -585,3 +585,34 @@ func inNamespace(t *testing.T) bool {
 	}
 	return false
 }
+
+// TestSize: it is that of the segments, and of nothing else that lies there.
+func TestSize(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	j := mustOpen(t, dir)
+	j.segmentSize = 1
+	for i := range 3 {
+		mustAppend(t, j, note(i))
+	}
+	if err := os.WriteFile(filepath.Join(dir, segmentName(1)+".torn-1"), []byte("torn"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	names, err := segments(dir)
+	if err != nil || len(names) != 3 {
+		t.Fatal(names, err)
+	}
+	var want int64
+	for _, name := range names {
+		want += int64(len(files(t, dir)[name]))
+	}
+	if n, bytes, err := j.Size(); n != 3 || bytes != want || err != nil {
+		t.Errorf("%d segments, %d bytes, %v; want 3, %d", n, bytes, err, want)
+	}
+	mustClose(t, j)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := j.Size(); err == nil {
+		t.Error("no error where there is no journal")
+	}
+}

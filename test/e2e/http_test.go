@@ -288,6 +288,18 @@ func TestNotReady(t *testing.T) {
 		}
 		return nil
 	})
+
+	config, err := os.ReadFile(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.config, strings.Replace(string(config), "127.0.0.1:0", "0.0.0.0:0", 1))
+	if out, code := w.hh("reload"); code != 78 || !strings.Contains(out, `http.listen cannot change from "127.0.0.1:0" to "0.0.0.0:0"`) {
+		t.Errorf("a reload with another address: exit code %d\n%s", code, out)
+	}
+	if code, body := w.get(url + "/healthz"); code != 200 {
+		t.Errorf("/healthz: %d %s", code, body)
+	}
 	w.stop()
 }
 
