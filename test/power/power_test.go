@@ -243,7 +243,7 @@ func TestWithoutSyncs(t *testing.T) {
 		ignore   func(Op) bool
 		found    func(tally) bool
 	}{
-		{"all", "drop", func(Op) bool { return true }, tally.losses},
+		{"all", "remote away", func(Op) bool { return true }, tally.losses},
 		{"the objects of a commit", "remote away", func(op Op) bool { return op.Kind == SyncAll }, tally.losses},
 		{"refs", "remote away", func(op Op) bool { return strings.Contains(op.Path, ".git/refs/") }, tally.losses},
 		{"what was rejected", "several, one of them rejected", func(op Op) bool {
