@@ -20,7 +20,8 @@
 // stop them at those calls only; reading, waiting, mapping memory and locking
 // are not among them. With ptrace(2) the program is stopped until the function
 // has returned, and nothing outlives the process that traces
-// (PTRACE_O_EXITKILL).
+// (PTRACE_O_EXITKILL). The program has a process group of its own; a child that
+// leaves it is lost sight of.
 //
 // What is not seen: changes through a shared mapping (mmap) and io_uring.
 //
@@ -159,7 +160,7 @@ func (p *Process) start() (err error) {
 	pid, err := syscall.ForkExec(self, slices.Concat([]string{shim, p.cmd.Path}, p.cmd.Args), &syscall.ProcAttr{
 		Dir: p.cmd.Dir, Env: p.cmd.Env,
 		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
-		Sys:   &syscall.SysProcAttr{Ptrace: true},
+		Sys:   &syscall.SysProcAttr{Ptrace: true, Setpgid: true},
 	})
 	if err != nil {
 		return fmt.Errorf("starting it: %w", err)
@@ -190,7 +191,7 @@ func (p *Process) trace() error {
 	running := false // the program, that is, not the shim any more
 	for {
 		var ws unix.WaitStatus
-		tid, err := wait4(-1, &ws)
+		tid, err := wait4(-p.PID, &ws)
 		if errors.Is(err, unix.ECHILD) {
 			return nil
 		} else if err != nil {
@@ -276,8 +277,10 @@ func (p *Process) kill() error {
 	return nil
 }
 
-// wait4 waits for what this thread traces; other children of this process are
-// other threads' business.
+// wait4 waits for what this thread traces, one or, by the negative number of its
+// process group, all. Other children are not to be reaped: those of other
+// threads, and those that this very thread has started before it became the
+// one that traces.
 func wait4(pid int, ws *unix.WaitStatus) (int, error) {
 	for {
 		got, err := unix.Wait4(pid, ws, unix.WALL|unix.WNOTHREAD, nil)

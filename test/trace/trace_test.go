@@ -303,6 +303,34 @@ func TestChildrenAreFollowed(t *testing.T) {
 	}
 }
 
+// TestOtherChildrenAreLeftAlone starts other programs beside, on threads of
+// which one or the other will trace later, and waits for them.
+func TestOtherChildrenAreLeftAlone(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 25 {
+				if err := exec.Command("true").Run(); err != nil {
+					t.Errorf("running true: %v", err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 10 {
+				p, err := Start(Command{Path: "/bin/true", Args: []string{"true"}, Env: os.Environ()})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if ws, err := p.Wait(); err != nil || !ws.Exited() || ws.ExitStatus() != 0 {
+					t.Errorf("it ended with %v, %v", ws, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestSockets(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
