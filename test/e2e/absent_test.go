@@ -30,7 +30,7 @@ func TestAbsent(t *testing.T) {
 	gone := func() {
 		t.Helper()
 		w.eventually("vpc-1 to be gone", func() error {
-			if len(w.managed("fabric-1")) != 1 {
+			if strings.Contains(w.remote("ls-tree", "-r", "--name-only", "main"), "/managed/vpcs/vpc-1.yaml") {
 				return errors.New("it is in managed/")
 			}
 			if text, err := w.kube.Get(vpcs, "default", "vpc-1"); err == nil {
