@@ -47,6 +47,7 @@ type cluster struct {
 	broken   map[string]string // managed paths that are not in the cluster as they should be, and why
 	missed   bool              // the API was out of reach: what it holds is not known
 	deleting bool              // a prune is not through yet
+	kept     []string          // what the last prune could not delete, and why
 	held     string            // why a prune waits for a person, as the last full look found it
 
 	mu      sync.Mutex
@@ -269,7 +270,7 @@ func (c *cluster) failures() []string {
 		lines = append(lines, line+": "+why)
 	}
 	slices.Sort(lines)
-	return lines
+	return append(lines, c.kept...)
 }
 
 // look lists the managed files that have to be looked at to bring the cluster
@@ -362,7 +363,7 @@ func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *a
 			})
 		}
 	}
-	c.deleting, c.held = false, ""
+	c.deleting, c.held, c.kept = false, "", nil
 	if len(gone) == 0 {
 		return nil
 	}
@@ -399,7 +400,7 @@ func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *a
 		}
 		if res.Err != nil {
 			o.Error = res.Err.Error()
-			rep.Failed = append(rep.Failed, fmt.Sprintf("deleting %s/%s: %v", res.Kind, res.Name, res.Err))
+			c.kept = append(c.kept, fmt.Sprintf("deleting %s/%s: %v", res.Kind, res.Name, res.Err))
 			c.deleting = c.deleting || res.Outcome == apply.Failed && !res.Permanent
 		}
 		if c.news(o) {

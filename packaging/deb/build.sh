@@ -81,7 +81,8 @@ install -D -m 644 packaging/systemd/hhwatchd.service "$root/usr/lib/systemd/syst
 install -D -m 644 packaging/systemd/hhwatchd.sysusers.conf "$root/usr/lib/sysusers.d/hhwatchd.conf"
 install -D -m 644 packaging/systemd/hhwatchd.catalog "$root/usr/lib/systemd/catalog/hhwatchd.catalog"
 install -D -m 644 packaging/systemd/hhwatchd.tmpfiles.conf "$root/usr/lib/tmpfiles.d/hhwatchd.conf"
-install -D -m 644 -t "$doc/examples" packaging/hhwatchd.yaml packaging/rbac.yaml
+install -D -m 644 -t "$doc/examples" packaging/hhwatchd.yaml packaging/rbac.yaml \
+	packaging/prometheus/hhwatchd.rules.yaml packaging/grafana/hhwatchd.json
 for page in packaging/man/*; do
 	file=$root/usr/share/man/man${page##*.}/${page##*/}.gz
 	mkdir -p "${file%/*}"
