@@ -81,6 +81,41 @@ func (r *repository) check(branch string, full bool) error {
 	return nil
 }
 
+// CheckConnectivity looks whether everything is there that the refs need which
+// this package keeps: every commit, tree and blob, as git fsck
+// --connectivity-only does. It reads all commits and trees. That an operation
+// missed an object is no damage by itself: nothing keeps a commit that the
+// remote rewrote away.
+//
+// The error is a *BrokenError if an object is missing or damaged.
+func (c *Clone) CheckConnectivity() error {
+	if err := c.repo.connectivity(c.opts.Branch); err != nil {
+		return fmt.Errorf("checking the clone: %w", err)
+	}
+	return nil
+}
+
+func (r *repository) connectivity(branch string) error {
+	refs, err := r.refs([]string{branchRef(branch), upstreamRef(branch), "refs/hhwatchd/"})
+	if err != nil {
+		return err
+	}
+	var have oid // the ref that was looked at last, with all that it needs
+	for _, name := range slices.Sorted(maps.Keys(refs)) {
+		objects, err := r.newObjects(have, refs[name])
+		if err != nil {
+			return r.lacks(name, err)
+		}
+		for _, o := range objects {
+			if !r.has(o.id) {
+				return r.broken("%s needs the object %s, which is gone", name, o.id)
+			}
+		}
+		have = refs[name]
+	}
+	return nil
+}
+
 // layout checks that what makes a directory a git directory is there
 // (gitrepository-layout(5)).
 func (r *repository) layout() error {

@@ -311,6 +311,57 @@ func TestReplacedPack(t *testing.T) {
 	w.clean()
 }
 
+// TestConnectivity takes objects away: those of a commit that was rewritten
+// away, which is no damage, and one that the branch needs, which is.
+func TestConnectivity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.personPushes(map[string]string{"a": "1", "dir/b": "1"})
+	c := w.clone()
+	first := w.head(c)
+	mid := w.commit(c, put("dir/b", "2"))
+	gone := w.commit(c, put("dir/b", "3"))
+	git(t, w.dir, "update-ref", "refs/heads/main", string(first))
+	w.head(c)
+	now := w.commit(c, put("dir/c", "1"))
+	w.commit(c, put("a", "2"))
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	remove := func(rev string) {
+		id := git(t, w.dir, "rev-parse", rev)
+		if err := os.Remove(loosePath(filepath.Join(w.dir, ".git", "objects"), Hash(id).id())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove(string(gone) + "^{tree}")
+	remove(string(mid))
+
+	c = w.open()
+	if is, err := c.IsAncestor(gone, w.head(c)); is || err != nil {
+		t.Errorf("a commit whose parent is gone is an ancestor: %v, %v", is, err)
+	}
+	if _, err := c.IsAncestor(now, gone); !errors.Is(err, ErrNotFound) {
+		t.Errorf("what a commit comes from, without its parent: %v", err)
+	}
+	if _, err := c.TreeHash(gone, "dir"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a tree that is gone: %v", err)
+	}
+	if err := c.CheckConnectivity(); err != nil {
+		t.Error(err)
+	}
+
+	w.push(c) // Check looks at what is not
+	remove(string(now) + ":dir/c")
+	if err := c.Check(true); err != nil {
+		t.Error(err)
+	}
+	var broken *BrokenError
+	if err := c.CheckConnectivity(); !errors.As(err, &broken) || !strings.Contains(broken.What, "refs/heads/main needs the object ") {
+		t.Errorf("without a blob: %v", err)
+	}
+}
+
 // TestCutOffWhileMapped: reading a mapped index beyond the end that the file
 // has by now is a fault, which must not end the process.
 func TestCutOffWhileMapped(t *testing.T) {

@@ -150,6 +150,7 @@ type walk struct {
 	queue commitQueue
 	marks map[oid]uint8
 	open  map[oid]bool // those in the queue
+	gaps  uint8        // commits with just these marks may lack their parents
 }
 
 // The marks of a commit in a walk.
@@ -188,7 +189,10 @@ func (w *walk) next() (*gitobject.Commit, error) {
 	c := heap.Pop(&w.queue).(*gitobject.Commit)
 	delete(w.open, c.Hash)
 	for _, p := range c.ParentHashes {
-		if err := w.mark(p, w.marks[c.Hash]); err != nil {
+		marks := w.marks[c.Hash]
+		if err := w.mark(p, marks); errors.Is(err, ErrNotFound) && marks == w.gaps {
+			delete(w.marks, p)
+		} else if err != nil {
 			return nil, err
 		}
 	}
@@ -201,7 +205,9 @@ func (w *walk) pending(marks uint8) bool {
 }
 
 // isAncestor reports whether a can be reached from b. A commit that is not
-// there is nobody's ancestor.
+// there is nobody's ancestor. Nor need be there what a comes from: nothing keeps
+// that of a commit that was rewritten away, and git prune removes it in any
+// order.
 //
 // It walks from both at once, the latest commits first, until it has met a or
 // all that is left to visit is common to both. The usual cases, where one is
@@ -221,6 +227,7 @@ func (s *store) isAncestor(a, b oid) (bool, error) {
 		}
 		return false, err
 	}
+	w.gaps = left
 	for w.pending(both) {
 		if _, err := w.next(); err != nil {
 			return false, err

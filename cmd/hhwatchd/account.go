@@ -79,14 +79,6 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 	}
 	inv := r.book.inventory()
 	known := checkout.Hash(inv.Recorded(r.cfg.Name))
-	if known != "" {
-		_, err := r.clone.Commit(known)
-		if errors.Is(err, checkout.ErrNotFound) {
-			known = "" // it was never pushed, and went with a clone that was lost
-		} else if err != nil {
-			return err
-		}
-	}
 
 	// Fabrics whose inventory is good at the commit that is accounted for are
 	// brought forward commit by commit. The others are compared as well: those
@@ -98,16 +90,21 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 		return err
 	}
 	commits, linear, related, err := r.since(known, tip)
+	var before map[*fabric]checkout.Hash
+	if err == nil {
+		before, err = r.managedTrees(known)
+	}
+	if err = r.suspect(err); errors.Is(err, checkout.ErrNotFound) {
+		// It was never pushed, and went with a clone that was lost, or the
+		// remote has lost it: nothing keeps it, nor what it came from.
+		known, commits, linear, related, before, err = "", nil, tip == "", tip == "", nil, nil
+	}
 	if err != nil {
 		return err
 	}
 	var recs []journal.Record
 	for _, f := range r.fabrics {
 		tree, err := r.clone.TreeHash(tip, f.cfg.managed())
-		if err != nil {
-			return err
-		}
-		before, err := r.clone.TreeHash(known, f.cfg.managed())
 		if err != nil {
 			return err
 		}
@@ -127,7 +124,7 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 		if accounted == noTree {
 			accounted = ""
 		}
-		if !linear || string(before) != accounted {
+		if !linear || string(before[f]) != accounted {
 			other, err := r.compare(rep.Cycle, f, tip, walk, did)
 			if err != nil {
 				return err
@@ -157,6 +154,19 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 	}
 	// One append: a crash leaves all of it to be said again, or nothing.
 	return r.record(recs...)
+}
+
+// managedTrees returns what the fabrics' managed/ are in the commit h.
+func (r *repository) managedTrees(h checkout.Hash) (map[*fabric]checkout.Hash, error) {
+	trees := make(map[*fabric]checkout.Hash, len(r.fabrics))
+	for _, f := range r.fabrics {
+		tree, err := r.clone.TreeHash(h, f.cfg.managed())
+		if err != nil {
+			return nil, err
+		}
+		trees[f] = tree
+	}
+	return trees, nil
 }
 
 // since lists the commits from known to tip, or, where known is not in the

@@ -149,7 +149,7 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 		rep.Error, c.missed = "stopped", true
 		return rep
 	}
-	if isBroken(err) {
+	if isBroken(err) || errors.Is(err, checkout.ErrNotFound) {
 		c.repo.damaged(err)
 	}
 	if err != nil {
@@ -277,17 +277,14 @@ func (c *cluster) failures() []string {
 // to the target: those that changed since the last commit that it was brought
 // to, and those that failed and may do better; or, with full set, all of them.
 func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) {
-	full = t.full || t.prune || c.missed || c.deleting
+	full = t.full || t.prune || c.missed || c.deleting || c.applied == ""
 	managed := c.fabric.cfg.managed()
 	if !full {
-		if _, err := t.clone.Commit(c.applied); errors.Is(err, checkout.ErrNotFound) {
-			c.applied = "" // the clone was made again since the remote lost it
-			full = true
-		}
-	}
-	if !full {
 		diff, err := t.clone.Diff(c.applied, t.commit, managed)
-		if err != nil {
+		if errors.Is(err, checkout.ErrNotFound) {
+			// The remote has lost it, and so has the clone.
+			c.applied, full = "", true
+		} else if err != nil {
 			return nil, false, err
 		}
 		for _, d := range diff {

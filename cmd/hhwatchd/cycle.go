@@ -53,8 +53,11 @@ func (r *repository) cycle(ctx context.Context, t trigger) *report {
 			again := r.newReport(t)
 			again.Cycle = rep.Cycle
 			*rep = *again
-			err = r.steps(ctx, t, rep)
+			err = r.suspect(r.steps(ctx, t, rep))
 		}
+	}
+	if r.clone != nil && !isBroken(err) {
+		r.remade = ""
 	}
 	if err != nil {
 		rep.Error = r.inWords(err)

@@ -75,7 +75,9 @@ func (r *repository) sentBefore(from, known, now checkout.Hash) ([]checkout.Comm
 	if from == "" || known == "" {
 		return nil, nil
 	}
-	for _, step := range [][2]checkout.Hash{{from, known}, {known, now}} {
+	// In this order: where known is not in the history of now, nothing keeps
+	// what it came from.
+	for _, step := range [][2]checkout.Hash{{known, now}, {from, known}} {
 		if ok, err := r.clone.IsAncestor(step[0], step[1]); err != nil || !ok {
 			return nil, err
 		}

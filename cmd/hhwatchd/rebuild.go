@@ -31,11 +31,12 @@ import (
 // The cycle that follows finds a clone with commits that wait to be pushed,
 // and files in raw/, as after any crash.
 
-// isBroken reports whether err says that the clone is broken. What every
-// cycle needs can be reached from a ref, so that it is there, or lost.
+// isBroken reports whether err says that the clone is broken. That an object is
+// not in it does not: it may be of a commit that nothing keeps, such as one that
+// the journal knows and the remote has rewritten away. See suspect.
 func isBroken(err error) bool {
 	var broken *checkout.BrokenError
-	return errors.As(err, &broken) || errors.Is(err, checkout.ErrNotFound)
+	return errors.As(err, &broken)
 }
 
 // isLocal reports whether err is of this host or of the clone, and says nothing
@@ -43,22 +44,36 @@ func isBroken(err error) bool {
 func (r *repository) isLocal(err error) bool {
 	_, machine := machineTrouble(err, r.stateDir)
 	var locked *checkout.LockedError
-	return machine || isBroken(err) || errors.As(err, &locked)
+	return machine || isBroken(err) || errors.Is(err, checkout.ErrNotFound) || errors.As(err, &locked)
 }
 
-// suspect looks, after an error of the clone, whether it is broken.
+// suspect looks, after an error of the clone, whether it is broken. After a
+// missing object it looks at everything that a ref needs.
 func (r *repository) suspect(err error) error {
 	if err == nil || isBroken(err) || r.clone == nil {
 		return err
 	}
-	if why := r.clone.Check(true); isBroken(why) {
+	why := r.clone.Check(true)
+	if why == nil && errors.Is(err, checkout.ErrNotFound) {
+		why = r.clone.CheckConnectivity()
+	}
+	if isBroken(why) {
 		return why
 	}
 	return err
 }
 
-// giveUp sets the git directory of the broken clone aside.
+// giveUp sets the git directory of the broken clone aside. It does not if the
+// clone was just made again because of the same damage: then that comes from
+// elsewhere, and making it again and again would not help.
 func (r *repository) giveUp(ctx context.Context, rep *report, why error) error {
+	var broken *checkout.BrokenError
+	if errors.As(why, &broken) {
+		if broken.What == r.remade {
+			return fmt.Errorf("%w; the clone was made again because of that, and the new one is no better: look at the remote and the disk, then restart hhwatchd", why)
+		}
+		r.remade = broken.What
+	}
 	if r.clone != nil {
 		// A cluster that is reading it stops, and waits for the new one.
 		if err := r.clone.Close(); err != nil {

@@ -61,6 +61,7 @@ type repository struct {
 	faults   map[string]*fault // that last, by fabric; "" is the cycle as a whole
 	broken   string            // why the clone has to be made again; "" when it is there
 	resaid   bool              // it was, and the first cycle has to take files in again
+	remade   string            // the damage because of which it was; "" once a cycle met none
 
 	mu     sync.Mutex
 	status repositoryStatus
@@ -283,7 +284,8 @@ func (r *repository) newReport(t trigger) *report {
 // open makes sure that there is a working clone, and that it is sound.
 func (r *repository) open(ctx context.Context, t trigger) error {
 	if r.clone != nil {
-		if err := r.takeMet(); err != nil {
+		// A target that is outdated may be of commits that are gone by now.
+		if err := r.suspect(r.takeMet()); isBroken(err) {
 			return err
 		}
 		return r.clone.Check(t.full)

@@ -250,6 +250,111 @@ func TestBrokenWithoutRemote(t *testing.T) {
 	}
 }
 
+// wantSame wants the clone in its place, and nothing said of a broken one.
+func (w *world) wantSame() {
+	w.t.Helper()
+	if names, err := filepath.Glob(w.clone() + ".broken-*"); err != nil || len(names) > 0 {
+		w.t.Errorf("set aside: %v, %v", names, err)
+	}
+	if history := w.history(); strings.Contains(history, "made again") {
+		w.t.Errorf("the clone was made again:\n%s", history)
+	}
+}
+
+// TestNotBroken: a sound clone that lacks commits which the journal names,
+// because the remote was rewritten and git gc has removed them, is not taken
+// for a broken one; one that lacks what its branch needs is.
+func TestNotBroken(t *testing.T) {
+	for _, partly := range []bool{false, true} {
+		t.Run(fmt.Sprint("partly=", partly), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{})
+			w.start()
+			w.drop("fabric-1", "vpc-1.yaml", vpc("vpc-1", 1001))
+			w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+			w.drop("fabric-1", "vpc-2.yaml", vpc("vpc-2", 1002))
+			w.pushed("fabric-1", "vpcs/vpc-2.yaml")
+			w.must("sync")
+			w.stop()
+
+			// The journal is at a commit that is gone, or lacks its tree and
+			// its parent.
+			recorded := w.gitHere("rev-parse", "main")
+			object := w.loose(filepath.Join(w.clone(), ".git"), recorded)
+			kept, err := os.ReadFile(object)
+			w.ok(err)
+			w.remote("update-ref", "refs/heads/main", w.remote("rev-parse", "main~2"))
+			w.gitHere("reset", "-q", "--hard", "main~2")
+			for _, name := range []string{"remotes/origin/main", "hhwatchd/base", "hhwatchd/archived"} {
+				w.gitHere("update-ref", "refs/"+name, "main")
+			}
+			w.gitHere("reflog", "expire", "--expire=now", "--all")
+			w.gitHere("-c", "gc.auto=0", "gc", "-q", "--prune=now")
+			if partly {
+				w.ok(os.MkdirAll(filepath.Dir(object), 0o755), os.WriteFile(object, kept, 0o444))
+			}
+			w.start()
+			w.must("sync")
+			w.drop("fabric-1", "vpc-3.yaml", vpc("vpc-3", 1003))
+			w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001), "vpcs/vpc-3.yaml": vpc("vpc-3", 1003)})
+			w.must("sync")
+			w.wantSame()
+			w.clean()
+
+			// The same under a daemon that runs, and remembers.
+			w.remote("update-ref", "refs/heads/main", w.remote("rev-parse", "main~2"))
+			w.must("sync")
+			w.gitHere("reflog", "expire", "--expire=now", "--all")
+			w.gitHere("gc", "-q", "--prune=now")
+			w.must("sync")
+			w.drop("fabric-1", "vpc-4.yaml", vpc("vpc-4", 1004))
+			w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001), "vpcs/vpc-4.yaml": vpc("vpc-4", 1004)})
+			w.must("sync")
+			w.wantSame()
+			w.clean()
+
+			// And damage that nothing but a look at everything confirms.
+			w.stop()
+			w.ok(os.Remove(w.loose(filepath.Join(w.clone(), ".git"), "main:gitops/hedgehog/fabric-1/managed/vpcs/vpc-4.yaml")))
+			w.start()
+			w.drop("fabric-1", "vpc-4.yaml", vpc("vpc-4", 1005))
+			w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001), "vpcs/vpc-4.yaml": vpc("vpc-4", 1005)})
+			w.must("sync")
+			w.clean()
+			if n := strings.Count(w.history(), "the clone is made again from the remote"); n != 1 {
+				t.Errorf("the clone was made again %d times:\n%s", n, w.history())
+			}
+		})
+	}
+}
+
+// TestBrokenAndBranchGone loses the clone while the remote's branch is gone: it
+// is not made anew without what it had.
+func TestBrokenAndBranchGone(t *testing.T) {
+	w := newWorld(t, options{})
+	w.start()
+	w.drop("fabric-1", "vpc-1.yaml", vpc("vpc-1", 1001))
+	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+	w.must("sync")
+	head := w.remote("rev-parse", "main")
+	w.remote("update-ref", "-d", "refs/heads/main")
+	w.ok(os.RemoveAll(filepath.Join(w.clone(), ".git")))
+	w.drop("fabric-1", "vpc-2.yaml", vpc("vpc-2", 1002))
+	for range 3 {
+		if out, code := w.hh("sync"); code != 1 || !strings.Contains(out, "branch main is gone") {
+			t.Errorf("sync, exit code %d:\n%s", code, out)
+		}
+	}
+	if refs := w.remote("for-each-ref"); refs != "" {
+		t.Errorf("the remote has refs again:\n%s", refs)
+	}
+	w.remote("update-ref", "refs/heads/main", head)
+	w.must("sync")
+	w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001), "vpcs/vpc-2.yaml": vpc("vpc-2", 1002)})
+	w.wantLinear()
+	w.clean()
+}
+
 // TestBrokenBytes loses what was never pushed: where only the bytes of the
 // drop are gone, its object is said again from managed/; where nothing is left,
 // it is reported by name.
