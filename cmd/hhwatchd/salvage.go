@@ -43,6 +43,11 @@ func (r *repository) carry(ctx context.Context, c *checkout.Clone, old *checkout
 	if r.book.inventory().Recorded(r.cfg.Name) == "" && old.Dir == "" {
 		return checkout.Carried{Head: up}, nil // the first clone
 	}
+	if up == "" && r.book.inventory().Pushed(r.cfg.Name) != "" {
+		// As with a sound clone: a branch that is gone is not made anew, least
+		// of all without what it had.
+		return checkout.Carried{}, fmt.Errorf("branch %s is gone from %s; nothing is pulled or pushed until it is back", r.cfg.Branch, r.cfg.URL)
+	}
 	if s.log, err = readJournalled(r.journalDir, r.cfg.Name); err != nil {
 		return checkout.Carried{}, err
 	}
