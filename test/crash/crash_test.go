@@ -28,6 +28,7 @@
 package crash
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -298,6 +299,9 @@ func (h *host) run(t *testing.T, s *scenario, template string, k int) (at string
 	wrong = append(wrong, h.sitsStill()...)
 	if err := h.stop(); err != nil {
 		return at, append(wrong, "stopping: "+err.Error())
+	}
+	if log, err := os.ReadFile(h.output.Name()); err != nil || bytes.Contains(log, []byte("panic: ")) || bytes.Contains(log, []byte("DATA RACE")) {
+		wrong = append(wrong, fmt.Sprintf("%v, the log:\n%s", err, log))
 	}
 	return at, append(wrong, m.compare(h)...)
 }
