@@ -79,6 +79,13 @@ func (r *repository) account(rep *report, pulled checkout.Hash) error {
 	}
 	inv := r.book.inventory()
 	known := checkout.Hash(inv.Recorded(r.cfg.Name))
+	if tip == "" && known != "" {
+		// A ref that was lost since the cycle looked at the clone must not
+		// pass for a branch that holds nothing.
+		if err := r.clone.Check(false); isBroken(err) {
+			return err
+		}
+	}
 
 	// Fabrics whose inventory is good at the commit that is accounted for are
 	// brought forward commit by commit. The others are compared as well: those
