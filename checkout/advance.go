@@ -41,7 +41,9 @@ type Aside struct {
 // Files that were changed locally are set aside where the commit has something
 // else for them. Files below Options.Inputs are not: one that differs from
 // what git knows is new input and stays as it is; one that is as the index has
-// it goes and changes with git. What a person staged in the index stays staged
+// it goes and changes with git. Nor is a directory that is one of the Inputs or
+// holds one: what the commit has in its place is not checked out, see
+// [Clone.NoDirectory]. What a person staged in the index stays staged
 // unless the commit changes that path; then it is a local edit.
 func (c *Clone) Advance(ctx context.Context, to Hash) ([]Aside, error) {
 	c.mu.Lock()
@@ -340,9 +342,9 @@ func (j *job) place(ch change) (*indexEntry, error) {
 	case clean:
 		old = &st
 	case !exists:
-	case input:
-		// New input in the place of a tracked file: what git shows for the
-		// path is that it was modified, and so it was.
+	case input, isDir && j.c.coversInput(ch.path):
+		// New input, or the directory for it, in the place of a tracked file:
+		// what git shows for the path is that it was modified, and so it was.
 		return entry, nil
 	default:
 		if err := j.clear(ch.path); err != nil {

@@ -817,3 +817,31 @@ func TestSaveRef(t *testing.T) {
 		t.Error("SaveRef left its place")
 	}
 }
+
+// TestNoDirectory has commits with something else in the place of an input
+// directory, or of one above it: what lies there stays, and all else goes on.
+func TestNoDirectory(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"fabric/raw", "fabric"} {
+		w := newWorld(t)
+		w.personPushes(map[string]string{"fabric/raw/.gitkeep": "keep", "a": "1"})
+		c := w.clone()
+		save(t, w.dir, map[string]string{"fabric/raw/dropped": "new"})
+		w.personPushes(map[string]string{"fabric/raw/.gitkeep": "", at: "a file", "a": "2"})
+		head := w.fetch(c)
+		w.advance(c, head)
+		w.has(map[string]string{"fabric/raw/dropped": "new", "fabric/raw/.gitkeep": "", "a": "2"})
+		for _, dir := range []string{"fabric/raw", "fabric/raw/below"} {
+			if got, err := c.NoDirectory(head, dir); err != nil || got != at {
+				t.Errorf("in the place of %s is %q, %v; want %s", dir, got, err, at)
+			}
+		}
+		w.personPushes(map[string]string{at: "", "a": "3"})
+		head = w.fetch(c)
+		w.advance(c, head)
+		w.has(map[string]string{"fabric/raw/dropped": "new", "a": "3"})
+		if got, err := c.NoDirectory(head, "fabric/raw"); err != nil || got != "" {
+			t.Errorf("in the place of the directory is %q, %v", got, err)
+		}
+	}
+}

@@ -304,6 +304,24 @@ func (c *Clone) TreeHash(h Hash, dir string) (Hash, error) {
 	return hashOf(e.id), nil
 }
 
+// NoDirectory returns the path, dir or one above it, at which the commit h has
+// something else than a directory, a file or a link, say. It is empty if there
+// is none, so that there can be files in dir.
+func (c *Clone) NoDirectory(h Hash, dir string) (string, error) {
+	for i := range len(dir) + 1 {
+		if i < len(dir) && dir[i] != '/' {
+			continue
+		}
+		switch e, err := c.repo.at(h, dir[:i]); {
+		case err != nil || e.mode == 0:
+			return "", err
+		case e.mode != modeDir:
+			return dir[:i], nil
+		}
+	}
+	return "", nil
+}
+
 // Lookup returns the blob of the regular file at path in the commit h, and
 // whether there is one.
 func (c *Clone) Lookup(h Hash, path string) (Hash, bool, error) {

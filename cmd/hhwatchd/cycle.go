@@ -147,6 +147,14 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			}
 		}
 
+		for _, f := range r.fabrics {
+			if why, err := r.misplaced(f, base.tip); err != nil {
+				return err
+			} else if why != "" {
+				rep.fabric(f.cfg.Name).Error = why // the other fabrics go on
+			}
+		}
+
 		// Discover, validate, classify, process: pure, nothing is written.
 		planned := rep.Steps.begin("ingest")
 		work, left, err := r.plan(ctx, t, base, rep)

@@ -499,6 +499,20 @@ func hashes(commits []checkout.Commit) []string {
 	return out
 }
 
+// misplaced says what somebody pushed in the place of a fabric's directories;
+// "" if there is nothing. Until it is gone from there the fabric waits, and its
+// cluster stays as it is: nobody meant to delete all objects by that.
+func (r *repository) misplaced(f *fabric, tip checkout.Hash) (string, error) {
+	for _, dir := range []string{f.cfg.raw(), f.cfg.managed()} {
+		if p, err := r.clone.NoDirectory(tip, dir); err != nil {
+			return "", err
+		} else if p != "" {
+			return fmt.Sprintf("%s is not a directory in git: remove it there, or put the directory back; what is dropped waits", p), nil
+		}
+	}
+	return "", nil
+}
+
 // apply hands what the remote has to each fabric's cluster.
 func (r *repository) apply(t trigger, rep *report) error {
 	up, err := r.clone.Upstream()
@@ -508,11 +522,17 @@ func (r *repository) apply(t trigger, rep *report) error {
 	for i, f := range r.fabrics {
 		fr := &rep.Fabrics[i]
 		asked := t.fabric == "" || t.fabric == f.cfg.Name
+		wrong, err := r.misplaced(f, up)
+		if err != nil {
+			return err
+		}
 		switch {
 		case f.cluster == nil:
 			fr.Apply.Skipped = "no cluster is configured"
 		case up == "":
 			fr.Apply.Skipped = "the remote branch has no commit yet"
+		case wrong != "":
+			fr.Apply.Skipped = wrong
 		default:
 			done := make(chan applyReport, 1)
 			fr.applying = done

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -253,6 +254,100 @@ func TestRawUnusable(t *testing.T) {
 	w.eventually("raw/ to be there again", func() error { _, err := os.Stat(raw); return err })
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
 	w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+}
+
+// A file or a link that was pushed in the place of a fabric's directory stops
+// that fabric until it is gone, and neither the other one nor what was dropped.
+func TestNoDirectoryInGit(t *testing.T) {
+	for _, tt := range []struct {
+		name, dir string // below the first fabric's
+		link      bool
+	}{
+		{"a file for raw", "raw", false},
+		{"a link for raw", "raw", true},
+		{"a file for managed", "managed", false},
+		{"a link for managed", "managed", true},
+		{"a file for the fabric", "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{fabrics: []string{"fabric-1", "fabric-2"}})
+			w.push("gitops/hedgehog/fabric-1/raw/.gitkeep", "")
+			w.start()
+			w.drop("fabric-1", "vpc-1.yaml", vpc("vpc-1", 1001))
+			w.pushed("fabric-1", "vpcs/vpc-1.yaml")
+			w.must("sync")
+
+			at := path.Join("gitops/hedgehog/fabric-1", tt.dir)
+			c := w.git.Clone(t, "fabrics")
+			w.ok(os.RemoveAll(filepath.Join(c.Dir, at)))
+			if tt.link {
+				w.ok(os.Symlink("/tmp", filepath.Join(c.Dir, at)))
+			} else {
+				c.Write(at, "not a directory\n")
+			}
+			c.Commit("a mistake")
+			c.Git("push", "--quiet", "origin", "HEAD")
+			wrong := at + " is not a directory in git"
+			out, code := w.hh("sync")
+			if code != 1 || strings.Count(out, wrong) != 1 {
+				t.Errorf("sync, exit code %d:\n%s", code, out)
+			}
+			w.drop("fabric-1", "vpc-2.yaml", vpc("vpc-2", 1002))
+			w.drop("fabric-2", "vpc-3.yaml", vpc("vpc-3", 1003))
+			w.pushed("fabric-2", "vpcs/vpc-3.yaml")
+			w.hh("sync")
+			if out, code := w.hh("status"); code != 1 || strings.Count(out, wrong) != 1 {
+				t.Errorf("status, exit code %d:\n%s", code, out)
+			}
+			if n := strings.Count(w.history(), wrong); n != 1 {
+				t.Errorf("the history tells of it %d times:\n%s", n, w.history())
+			}
+
+			c = w.git.Clone(t, "fabrics")
+			c.Git("rm", "-q", at)
+			c.Commit("put right")
+			c.Git("push", "--quiet", "origin", "HEAD")
+			w.hh("sync")
+			w.pushed("fabric-1", "vpcs/vpc-2.yaml")
+			w.eventually("status to be well", func() error {
+				if out, code := w.hh("status"); code != 0 {
+					return fmt.Errorf("exit code %d:\n%s", code, out)
+				}
+				return nil
+			})
+			w.must("sync")
+			w.clean()
+		})
+	}
+}
+
+// A file that was pushed in the place of managed/ does not empty the cluster.
+func TestManagedNoDirectoryInGit(t *testing.T) {
+	w := newWorld(t, options{cluster: true, prune: true})
+	w.start()
+	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
+	w.inCluster(vpcs, "vpc-1")
+	w.must("sync")
+	c := w.git.Clone(t, "fabrics")
+	w.ok(os.RemoveAll(filepath.Join(c.Dir, "gitops/hedgehog/fabric-1/managed")))
+	c.Write("gitops/hedgehog/fabric-1/managed", "not a directory\n")
+	c.Commit("a mistake")
+	c.Git("push", "--quiet", "origin", "HEAD")
+	for range 2 {
+		if out, code := w.hh("sync", "--prune", "--fabric", "fabric-1"); code != 1 || !strings.Contains(out, "managed is not a directory in git") {
+			t.Errorf("sync, exit code %d:\n%s", code, out)
+		}
+	}
+	if _, err := w.kube.Get(vpcs, "default", "vpc-1"); err != nil {
+		t.Error(err)
+	}
+	c.Git("revert", "--no-edit", "HEAD")
+	c.Git("push", "--quiet", "origin", "HEAD")
+	w.hh("sync")
+	w.must("sync")
+	w.wantApplied(map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 1001)})
+	w.clean()
 }
 
 // A directory that is moved into raw/ keeps the times of its files. They are
