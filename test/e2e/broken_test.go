@@ -451,11 +451,12 @@ func TestTornIndex(t *testing.T) {
 			if !running {
 				w.start()
 			}
-			name := fmt.Sprint("vpc-", 2*i+2)
+			n := 2*i + 2
 			if running {
-				name = fmt.Sprint("vpc-", 2*i+3)
+				n++
 			}
-			w.drop("fabric-1", name+".yaml", vpc(name, 1010+i))
+			name := fmt.Sprint("vpc-", n)
+			w.drop("fabric-1", name+".yaml", vpc(name, 1010+n))
 			w.must("sync")
 			w.pushed("fabric-1", "vpcs/"+name+".yaml")
 			w.must("sync")
