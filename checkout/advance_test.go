@@ -623,22 +623,22 @@ func TestUnwritable(t *testing.T) {
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "1", "d/x": "1", "e": "1"})
 	c := w.clone()
-	// A directory in the way that holds input cannot be set aside.
-	h, err := c.WriteCommit(w.head(c), []Change{put("a", "2"), del("d/x"), put("fabric", "a file"), put("e", "2")}, us, us, "x")
+	h, err := c.WriteCommit(w.head(c), []Change{put("a", "2"), del("d/x"), put("blocked", "a file"), put("e", "2")}, us, us, "x")
 	if err != nil {
 		t.Fatal(err)
 	}
-	save(t, w.dir, map[string]string{"fabric/raw/drop": "drop"})
-	if _, err := c.Advance(w.ctx(), h); err == nil || !strings.Contains(err.Error(), "fabric") {
+	save(t, w.dir, map[string]string{"blocked/edit": "mine"})
+	w.noAside()
+	if _, err := c.Advance(w.ctx(), h); err == nil || !strings.Contains(err.Error(), "blocked") {
 		t.Errorf("Advance: %v", err)
 	}
 	if w.head(c) != h {
 		t.Error("the branch did not move")
 	}
-	w.has(map[string]string{"a": "2", "d/x": "", "e": "2", "fabric/raw/drop": "drop"})
-	save(t, w.dir, map[string]string{"fabric": ""})
+	w.has(map[string]string{"a": "2", "d/x": "", "e": "2", "blocked/edit": "mine"})
+	save(t, w.dir, map[string]string{"blocked": ""})
 	w.advance(c, h)
-	w.has(map[string]string{"fabric": "a file"})
+	w.has(map[string]string{"blocked": "a file"})
 	w.clean()
 }
 

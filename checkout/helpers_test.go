@@ -200,6 +200,13 @@ func save(t testing.TB, dir string, files map[string]string) {
 	}
 }
 
+// noAside has a file in the way of the directory for what is set aside, so that
+// nothing can be: what is in the way of a commit then stays in the way.
+func (w *world) noAside() {
+	w.Helper()
+	save(w, filepath.Dir(w.opts.AsideDir), map[string]string{filepath.Base(w.opts.AsideDir): "a file"})
+}
+
 // desk returns the directory of the person's clone, and makes it when it is
 // first needed.
 func (w *world) desk() string {

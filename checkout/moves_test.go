@@ -182,15 +182,15 @@ func TestManyMoves(t *testing.T) {
 	w := newWorld(t)
 	w.personPushes(map[string]string{"a": "0"})
 	c := w.clone()
-	save(t, w.dir, map[string]string{"in/the/way": "mine"})
-	c.opts.Inputs = append(c.opts.Inputs, "in/the")
+	save(t, w.dir, map[string]string{"in/way": "mine"})
+	w.noAside()
 	for i := range maxMoves + 6 {
 		h, err := c.WriteCommit(w.head(c), []Change{put("a", fmt.Sprint(i)), put("in", fmt.Sprint(i))}, us, us, "x")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Advance(w.ctx(), h); err == nil {
-			t.Fatal("a file was put into the place of input")
+			t.Fatal("a file was put into the place of an edit that could not be set aside")
 		}
 	}
 	if _, moves := c.repo.readWorktree(); len(moves) != maxMoves {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hhwatchd/hhwatchd/test/fabric"
@@ -50,7 +51,7 @@ var build = sync.OnceValues(func() (p programs, err error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built {
+	if built.Load() {
 		p, _ := build()
 		os.RemoveAll(p.dir)
 	}
@@ -58,12 +59,12 @@ func TestMain(m *testing.M) {
 }
 
 // built says that build was called.
-var built bool
+var built atomic.Bool
 
 // programsOnce returns the programs, which the first test that calls it makes.
 func programsOnce(t *testing.T) programs {
 	t.Helper()
-	built = true
+	built.Store(true)
 	p, err := build()
 	if err != nil {
 		t.Fatal(err)
