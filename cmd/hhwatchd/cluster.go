@@ -16,6 +16,7 @@ import (
 
 	"github.com/hhwatchd/hhwatchd/apply"
 	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/ingest"
 	"github.com/hhwatchd/hhwatchd/journal"
 	"github.com/hhwatchd/hhwatchd/poller"
 )
@@ -186,28 +187,11 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	if full {
 		clear(c.broken)
 	}
-	unread := 0
-	var objs []apply.Object
-	blobs := map[apply.Key]string{}
-	for _, e := range files {
-		p := below(e.Path, c.fabric.cfg.Path)
-		data, err := t.clone.Blob(e.Blob)
-		if err != nil {
-			return err
-		}
-		o, problems := policy.ReadManaged(p, data)
-		if len(problems) > 0 {
-			c.broken[p] = strings.TrimPrefix(problems[0].String(), p+": ")
-			unread++
-			continue
-		}
-		obj := apply.Object{
-			Group: o.Group, Version: path.Base(o.APIVersion), Kind: o.Kind, Plural: o.Plural,
-			Namespace: o.Namespace, Name: o.Name, Value: o.Value, Path: p,
-		}
-		objs = append(objs, obj)
-		blobs[obj.Key()] = string(e.Blob)
+	objs, blobs, unread, err := readManaged(t.clone, files, c.fabric.cfg, policy)
+	if err != nil {
+		return err
 	}
+	maps.Copy(c.broken, unread)
 
 	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name, Step: journal.StepApply, To: string(t.commit)}
 	rep.Objects = map[string]int{}
@@ -245,13 +229,45 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		err = errors.Join(err, c.repo.book.append(rec))
 	}
 	if err == nil && full && c.fabric.cfg.Prune {
-		err = c.prune(ctx, t, len(files), unread, rep)
+		err = c.prune(ctx, t, blobs, len(unread), rep)
 	}
 	if err != nil {
 		return err
 	}
 	c.applied, c.missed = t.commit, false
 	return nil
+}
+
+// managedFiles lists a fabric's managed files in a commit.
+func managedFiles(t tree, at checkout.Hash, f *FabricConfig) ([]checkout.Entry, error) {
+	files, err := t.Files(at, f.managed())
+	return slices.DeleteFunc(files, func(e checkout.Entry) bool { return !isManaged(e.Path) }), err
+}
+
+// readManaged reads managed files as the objects to apply, with the blob that
+// each is in. Those that cannot be read are in unread, by their path below the
+// fabric, with what is wrong with them.
+func readManaged(t tree, files []checkout.Entry, f *FabricConfig, policy ingest.Policy) (objs []apply.Object, blobs map[apply.Key]string, unread map[string]string, err error) {
+	blobs, unread = map[apply.Key]string{}, map[string]string{}
+	for _, e := range files {
+		p := below(e.Path, f.Path)
+		data, err := t.Blob(e.Blob)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		o, problems := policy.ReadManaged(p, data)
+		if len(problems) > 0 {
+			unread[p] = strings.TrimPrefix(problems[0].String(), p+": ")
+			continue
+		}
+		obj := apply.Object{
+			Group: o.Group, Version: path.Base(o.APIVersion), Kind: o.Kind, Plural: o.Plural,
+			Namespace: o.Namespace, Name: o.Name, Value: o.Value, Path: p,
+		}
+		objs = append(objs, obj)
+		blobs[obj.Key()] = string(e.Blob)
+	}
+	return objs, blobs, unread, nil
 }
 
 // failures tells of the managed files that are not in the cluster as they
@@ -299,11 +315,8 @@ func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) 
 		}
 	}
 	if full {
-		files, err = t.clone.Files(t.commit, managed)
-		if err != nil {
-			return nil, false, err
-		}
-		return slices.DeleteFunc(files, func(e checkout.Entry) bool { return !isManaged(e.Path) }), true, nil
+		files, err = managedFiles(t.clone, t.commit, c.fabric.cfg)
+		return files, true, err
 	}
 	for p := range c.pending {
 		p = path.Join(c.fabric.cfg.Path, p)
@@ -339,83 +352,6 @@ func (c *cluster) drifted(o journal.Object) bool {
 	e, known := c.repo.book.inventory().Get(c.fabric.cfg.Name, o.Key())
 	return known && e.Applied.Blob == o.Blob && (o.Outcome == journal.Configured || o.Outcome == journal.Created)
 }
-
-// prune deletes what hhwatchd put into the cluster and what has left managed/
-// since. Doubt holds it back: an empty managed/, or more than a small share
-// at once, waits for a person.
-func (c *cluster) prune(ctx context.Context, t target, files, unread int, rep *applyReport) error {
-	name := c.fabric.cfg.Name
-	var gone []apply.Object
-	applied, moved := 0, false
-	policy := c.fabric.policy()
-	for _, e := range c.repo.book.inventory().Objects(name) {
-		if e.Applied.Blob == "" {
-			continue
-		}
-		applied++
-		if kind, ok := policy.Kind(e.Group, e.Kind); ok && e.Desired.Blob == "" {
-			moved = moved || !strings.HasPrefix(e.Left, c.fabric.cfg.managed()+"/")
-			gone = append(gone, apply.Object{
-				Group: e.Group, Version: kind.Version, Kind: e.Kind, Plural: kind.Plural, Namespace: e.Namespace, Name: e.Name,
-			})
-		}
-	}
-	c.deleting, c.held, c.kept = false, "", nil
-	if len(gone) == 0 {
-		return nil
-	}
-	limit := max(pruneFloor, applied*prunePercent/100)
-	why := ""
-	switch {
-	case unread > 0:
-		// One of them may be what is missing, under another name.
-		why = fmt.Sprintf("%s in managed/ cannot be read", plural(unread, "file"))
-	case t.prune:
-	case moved:
-		why = "their files lay elsewhere: the fabric's path was changed"
-	case files == 0:
-		why = "managed/ came up empty"
-	case len(gone) > limit:
-		why = fmt.Sprintf("the limit is %d", limit)
-	}
-	if unread > 0 {
-		c.held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; correct or remove what cannot be read", len(gone), plural(applied, "object"), why)
-		return nil
-	}
-	if why != "" {
-		c.held = fmt.Sprintf("%d of %s would be deleted from the cluster, but %s; if it is meant: hhwatchd sync --fabric %s --prune",
-			len(gone), plural(applied, "object"), why, name)
-		return nil
-	}
-	pruned := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: name, Step: journal.StepPrune, To: string(t.commit)}
-	err := c.api.Prune(ctx, gone, func(res apply.Result) {
-		rep.Objects[string(res.Outcome)]++
-		o := journal.Object{Group: res.Group, Kind: res.Kind, Namespace: res.Namespace, Name: res.Name, Outcome: string(res.Outcome)}
-		if res.Outcome == apply.Deleting {
-			c.deleting = true // its finalizers are at work: asked again later
-			return
-		}
-		if res.Err != nil {
-			o.Error = res.Err.Error()
-			c.kept = append(c.kept, fmt.Sprintf("deleting %s/%s: %v", res.Kind, res.Name, res.Err))
-			c.deleting = c.deleting || res.Outcome == apply.Failed && !res.Permanent
-		}
-		if c.news(o) {
-			pruned.Objects = append(pruned.Objects, o)
-		}
-	})
-	if len(pruned.Objects) > 0 {
-		err = errors.Join(err, c.repo.book.append(pruned))
-	}
-	return err
-}
-
-// A prune that would delete more than this without a person's word is held:
-// a tenth of what was applied, but never fewer than five objects.
-const (
-	prunePercent = 10
-	pruneFloor   = 5
-)
 
 // finish decides when to try again, and publishes how the cluster is.
 func (c *cluster) finish(t target, rep *applyReport) {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 //
 //	GET  /v1/status       a statusDoc
 //	GET  /v1/inventory    []inventoryItem; ?fabric=
+//	GET  /v1/diff         []fabricDiff; ?fabric= ?object=; 404 where there is no such object
 //	POST /v1/sync         a syncRequest; answered with a stream of syncEvents, a line each
 //	POST /v1/reload       rereads the config and pulls; answered with a reloaded
 //
@@ -133,6 +135,7 @@ func (s *service) control(ctx context.Context, l net.Listener) {
 	mux.HandleFunc("GET /v1/inventory", func(w http.ResponseWriter, q *http.Request) {
 		writeJSON(w, inventoryOf(s.config(), s.book.inventory(), q.URL.Query().Get("fabric")))
 	})
+	mux.HandleFunc("GET /v1/diff", s.handleDiff)
 	mux.HandleFunc("POST /v1/sync", s.handleSync)
 	mux.HandleFunc("POST /v1/reload", s.handleReload)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
@@ -146,6 +149,16 @@ func (s *service) control(ctx context.Context, l net.Listener) {
 		s.log.Error("the control socket failed", "err", err)
 	}
 	<-stopped
+}
+
+func (s *service) handleDiff(w http.ResponseWriter, q *http.Request) {
+	query := q.URL.Query()
+	diffs, err := diffFabrics(q.Context(), s.config(), s.book.inventory(), query.Get("fabric"), query.Get("object"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	writeJSON(w, diffs)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
@@ -269,6 +282,13 @@ func (c *client) get(ctx context.Context, path string, v any) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		why, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+		if err != nil {
+			return fmt.Errorf("the daemon's answer broke off: %w", err)
+		}
+		return &exitError{exitNone, errors.New(strings.TrimSpace(string(why)))}
+	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the daemon answered %s", resp.Status)
 	}

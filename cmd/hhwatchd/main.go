@@ -120,7 +120,7 @@ config is wrong.`,
 	root.AddCommand(
 		runCommand(&o), reloadCommand(&o), checkConfigCommand(&o), initCommand(&o),
 		syncCommand(&o), ingestCommand(&o), statusCommand(&o), historyCommand(&o),
-		getCommand(&o), validateCommand(&o), explainCommand(), journalCommand(&o),
+		getCommand(&o), diffCommand(&o), validateCommand(&o), explainCommand(), journalCommand(&o),
 	)
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true
