@@ -27,9 +27,13 @@ type Options struct {
 	Dir string
 
 	// URL is where the remote is: http, https, ssh and file URLs,
-	// [user@]host:path, or a path. A password in it is used, and neither
-	// written to the clone's config nor shown.
+	// [user@]host:path, or a path, see [CheckURL].
 	URL string
+
+	// Proxy is the URL of the proxy for HTTP and HTTPS, see [CheckProxy]. If
+	// it is empty, that is what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say in
+	// the environment.
+	Proxy string
 
 	// Branch is the branch that is followed. If it is empty, that is the
 	// remote's default branch at the time of the first clone.
@@ -132,7 +136,7 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 			return nil, err
 		}
 	}
-	if c.remote, err = newRemote(o.URL, o.Auth, patience{stallLimit, hurriedLimit, o.Waiting}); err != nil {
+	if c.remote, err = newRemote(o, patience{stallLimit, hurriedLimit, o.Waiting}); err != nil {
 		return nil, err
 	}
 	if err := durable.MkdirAll(filepath.Dir(c.opts.Dir), 0o777); err != nil {
@@ -316,11 +320,10 @@ func (c *Clone) configure(ctx context.Context) (err error) {
 	}
 	origin := cfg.Section("remote").Subsection("origin")
 	branch := cfg.Section("branch").Subsection(c.opts.Branch)
-	shown := redact(c.opts.URL)
-	if origin.Option("url") == shown && branch.Option("remote") == "origin" && branch.Option("merge") == branchRef(c.opts.Branch) {
+	if origin.Option("url") == c.opts.URL && branch.Option("remote") == "origin" && branch.Option("merge") == branchRef(c.opts.Branch) {
 		return nil
 	}
-	origin.SetOption("url", shown)
+	origin.SetOption("url", c.opts.URL)
 	origin.SetOption("fetch", "+refs/heads/*:refs/remotes/origin/*")
 	branch.SetOption("remote", "origin")
 	branch.SetOption("merge", branchRef(c.opts.Branch))

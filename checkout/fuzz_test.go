@@ -7,9 +7,11 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -110,14 +112,53 @@ func FuzzWire(f *testing.F) {
 }
 
 func FuzzParseURL(f *testing.F) {
-	f.Add("https://u:p@h/x")
-	f.Add("git@h:x")
-	f.Fuzz(func(t *testing.T, raw string) {
-		if l, err := parseURL(raw); err == nil && len(l.password) > 8 && strings.Contains(redact(raw), l.password) &&
-			!strings.Contains(l.host+l.path+l.user, l.password) {
-			t.Errorf("%q is shown as %q", raw, redact(raw))
+	for _, raw := range []string{"https://u:p@h/x", "git@h:x", "u:hunter2@h:x", "ssh://u@[::1]:22/~/x", "[h:2222]:x", "file:///x", "https://u:a/b@h/"} {
+		f.Add(raw, "hunter2")
+	}
+	f.Fuzz(func(t *testing.T, raw, password string) {
+		if l, err := parseURL(raw); err == nil && l.scheme == "ssh" {
+			if _, _, err := net.SplitHostPort(l.addr()); err != nil {
+				t.Errorf("%q: %v", raw, err)
+			}
+		}
+		// No password gets through, whatever is in it, nor into the error.
+		if len(password) < 5 || strings.ContainsAny(password, "/?#@ :") {
+			return
+		}
+		for _, with := range []string{"https://u:" + password + "@git.example.net/x", "ssh://u:" + password + "@git.example.net/x", "file://u:" + password + "@/x"} {
+			if _, err := parseURL(with); err == nil || strings.Contains(err.Error(), password) && !strings.Contains(errCredentials.Error()+errPassword.Error(), password) {
+				t.Errorf("%q: %v", with, err)
+			}
 		}
 	})
+}
+
+func FuzzNetrc(f *testing.F) {
+	f.Add("machine h login u password p\n# comment\nmacdef m\nput x\n\ndefault login \"a \\\" b\" password #x account y\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		entries, err := parseNetrc(text)
+		if err != nil {
+			return
+		}
+		// Written plainly and read again they are the same.
+		var b strings.Builder
+		for _, e := range entries {
+			head := "default"
+			if e.machine != "" {
+				head = "machine " + netrcQuote(e.machine)
+			}
+			b.WriteString(head + " login " + netrcQuote(e.login) + " password " + netrcQuote(e.password) + "\n")
+		}
+		again, err := parseNetrc(b.String())
+		if err != nil || !slices.Equal(again, entries) {
+			t.Errorf("%q became %q, %v", entries, again, err)
+		}
+	})
+}
+
+// netrcQuote quotes a word for a .netrc.
+func netrcQuote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
 }
 
 func FuzzTrailers(f *testing.F) {

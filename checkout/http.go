@@ -34,16 +34,26 @@ const (
 type httpRemote struct {
 	given location
 	auth  Auth
+	proxy *url.URL // nil for that of the environment
 	stall patience
 
 	base   *url.URL // where the repository is, after redirects
 	upload *advert  // what the server said about fetching; nil before it did
 	client *http.Client
 	caFile os.FileInfo // the CA file that the client was made with
+
+	token appToken // of the GitHub App, if that is how we authenticate
 }
 
-func newHTTPRemote(loc location, auth Auth, stall patience) *httpRemote {
-	return &httpRemote{given: loc, auth: auth, stall: stall, base: loc.url}
+func newHTTPRemote(loc location, o Options, stall patience) (*httpRemote, error) {
+	h := &httpRemote{given: loc, auth: o.Auth, stall: stall, base: loc.url}
+	if o.Proxy != "" {
+		var err error
+		if h.proxy, err = parseProxy(o.Proxy); err != nil {
+			return nil, fmt.Errorf("the proxy: %w", err)
+		}
+	}
+	return h, nil
 }
 
 func (h *httpRemote) close() {
@@ -79,16 +89,22 @@ func (h *httpRemote) connect() error {
 	}
 	h.close()
 	h.caFile = ca
+	config := &tls.Config{RootCAs: roots}
+	if h.auth.ClientCertFile != "" {
+		config.GetClientCertificate = h.auth.clientCertificate
+	}
 	h.client = &http.Client{
 		Transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
+			Proxy:               h.proxyFor,
 			DialContext:         (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext,
-			TLSClientConfig:     &tls.Config{RootCAs: roots},
+			TLSClientConfig:     config,
 			TLSHandshakeTimeout: dialLimit,
 			MaxIdleConnsPerHost: 2,
 			IdleConnTimeout:     15 * time.Minute,
 			ForceAttemptHTTP2:   true,
 			HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+			// Packs are compressed, and what else there is is small.
+			DisableCompression: true,
 		},
 		CheckRedirect: h.checkRedirect,
 	}
@@ -111,30 +127,6 @@ func (h *httpRemote) checkRedirect(req *http.Request, via []*http.Request) error
 	}
 	if req.URL.Host != h.given.url.Host {
 		req.Header.Del("Authorization")
-	}
-	return nil
-}
-
-// authorize puts the credentials into a request.
-func (h *httpRemote) authorize(req *http.Request) error {
-	if req.URL.Host != h.given.url.Host {
-		return nil
-	}
-	switch {
-	case h.auth.TokenFile != "":
-		token, err := secret(h.auth.TokenFile)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
-	case h.auth.PasswordFile != "":
-		password, err := secret(h.auth.PasswordFile)
-		if err != nil {
-			return err
-		}
-		req.SetBasicAuth(cmpOr(h.auth.Username, cmpOr(h.given.user, "git")), password)
-	case h.given.password != "":
-		req.SetBasicAuth(h.given.user, h.given.password)
 	}
 	return nil
 }
@@ -175,16 +167,15 @@ func (h *httpRemote) ask(ctx context.Context, service string, body []byte, again
 		// connection that it kept turns out to be dead (http.Transport).
 		req.Header["X-Idempotency-Key"] = nil
 	}
-	if err := h.authorize(req); err != nil {
+	if err := h.authorize(ctx, req); err != nil {
 		return err
 	}
 	res, err := h.client.Do(req)
 	if err != nil {
-		// A url.Error repeats the URL; the caller says it.
-		if ue := (*url.Error)(nil); errors.As(err, &ue) {
-			err = ue.Err
+		if err = bare(err); err.Error() == http.StatusText(http.StatusProxyAuthRequired) { // to CONNECT
+			err = errProxyAuth
 		}
-		return err
+		return h.auth.certificateRefused(err)
 	}
 	defer res.Body.Close()
 	if err := h.check(res, accept); err != nil {
@@ -227,15 +218,10 @@ func (h *httpRemote) check(res *http.Response, accept string) error {
 	switch res.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized:
-		switch {
-		case h.auth.TokenFile != "":
-			return fmt.Errorf("%w (%s): check auth.tokenFile", ErrAuth, code)
-		case h.auth.PasswordFile != "":
-			return fmt.Errorf("%w (%s): check auth.username and auth.passwordFile", ErrAuth, code)
-		case h.given.password != "":
-			return fmt.Errorf("%w (%s): check those in the URL", ErrAuth, code)
-		}
-		return fmt.Errorf("%w (%s): it asks for some, set auth.username and auth.passwordFile", ErrAuth, code)
+		h.token = appToken{} // it may have been revoked: the next request gets another one
+		return fmt.Errorf("%w (%s): %s", ErrAuth, code, h.auth.unauthorized(h.given.url.Hostname()))
+	case http.StatusProxyAuthRequired:
+		return errProxyAuth
 	case http.StatusForbidden:
 		return &forbiddenError{code + said}
 	case http.StatusNotFound, http.StatusGone:

@@ -29,7 +29,6 @@ type sshRemote struct {
 	stall patience
 
 	client *ssh.Client // nil if there is no connection
-
 }
 
 func newSSHRemote(loc location, auth Auth, stall patience) *sshRemote {
@@ -45,10 +44,7 @@ func (s *sshRemote) close() {
 
 // dial makes the connection.
 func (s *sshRemote) dial(ctx context.Context) (err error) {
-	addr := s.loc.host
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		addr = net.JoinHostPort(strings.Trim(addr, "[]"), "22")
-	}
+	addr := s.loc.addr()
 	check, err := s.hostKeys()
 	if err != nil {
 		return err
@@ -59,7 +55,7 @@ func (s *sshRemote) dial(ctx context.Context) (err error) {
 		HostKeyAlgorithms: check.algorithms(addr),
 		ClientVersion:     "SSH-2.0-" + ourName,
 	}
-	keys, done, err := s.keys()
+	keys, done, err := s.keys(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,10 +66,13 @@ func (s *sshRemote) dial(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// Nothing in the handshake knows a context: it ends with the connection.
+	// Nothing in the handshake knows a context: it ends with the connections.
 	ctx, w := newWatch(ctx, patience{limit: min(dialLimit, s.stall.limit)})
 	defer w.stop()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer context.AfterFunc(ctx, func() {
+		conn.Close()
+		done()
+	})()
 	c, chans, reqs, err := ssh.NewClientConn(conn, addr, config)
 	if err != nil {
 		conn.Close()
@@ -90,14 +89,14 @@ func (s *sshRemote) dial(ctx context.Context) (err error) {
 }
 
 // keys returns what finds the private keys to offer, and what to call when
-// they are no longer needed.
-func (s *sshRemote) keys() (func() ([]ssh.Signer, error), func(), error) {
+// they are no longer needed, or no longer waited for.
+func (s *sshRemote) keys(ctx context.Context) (func() ([]ssh.Signer, error), func(), error) {
 	if s.auth.SSHKeyFile == "" {
 		socket := os.Getenv("SSH_AUTH_SOCK")
 		if socket == "" {
 			return nil, nil, errors.New("there is no SSH key: set auth.sshKeyFile")
 		}
-		conn, err := net.Dial("unix", socket)
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 		if err != nil {
 			return nil, nil, fmt.Errorf("asking the SSH agent for keys: %w", err)
 		}

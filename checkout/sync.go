@@ -32,7 +32,7 @@ func (c *Clone) remoteError(doing string, err error) error {
 	if errors.As(err, &broken) && (c.repo == nil || broken.Dir != c.repo.dir) || errors.Is(err, ErrNotFound) {
 		err = errors.New(err.Error())
 	}
-	return fmt.Errorf("%s %s: %w", doing, redact(c.opts.URL), plain(err))
+	return fmt.Errorf("%s %s: %w", doing, c.opts.URL, plain(err))
 }
 
 // Fetch brings what the remote's branch has into the clone and makes
@@ -273,19 +273,19 @@ type Report struct {
 }
 
 // Probe asks the remote what it has and whether it would take a push, without
-// a clone and without changing anything. Of o only URL, Branch and Auth are
-// used. The error is that of reading: ErrAuth, ErrNoRepository, or one of the
+// a clone and without changing anything. Of o only URL, Proxy, Auth and
+// Branch are used. The error is that of reading: ErrAuth, ErrNoRepository, or one of the
 // network.
 func Probe(ctx context.Context, o Options) (Report, error) {
 	var r Report
-	remote, err := newRemote(o.URL, o.Auth, patience{limit: stallLimit})
+	remote, err := newRemote(o, patience{limit: stallLimit})
 	if err != nil {
 		return r, err
 	}
 	defer remote.close()
 	l, err := remote.list(ctx, "HEAD", "refs/heads/")
 	if err != nil {
-		return r, fmt.Errorf("asking %s: %w", redact(o.URL), plain(err))
+		return r, fmt.Errorf("asking %s: %w", o.URL, plain(err))
 	}
 	r.Default = branchName(l.head)
 	if o.Branch == "" {
@@ -296,7 +296,7 @@ func Probe(ctx context.Context, o Options) (Report, error) {
 	r.Empty = len(l.refs) == 0
 	err = remote.push(ctx, ref, func(oid) (*update, error) { return nil, nil })
 	if err != nil {
-		r.Push = fmt.Errorf("pushing to %s: %w", redact(o.URL), plain(err))
+		r.Push = fmt.Errorf("pushing to %s: %w", o.URL, plain(err))
 	}
 	return r, nil
 }

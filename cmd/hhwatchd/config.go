@@ -4,11 +4,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,6 +20,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
 )
 
@@ -94,6 +95,10 @@ type RepositoryConfig struct {
 	// URL is the remote: https, http, ssh (both spellings), file, or a plain
 	// path. It holds no credentials: those have files of their own in Auth.
 	URL string `yaml:"url"`
+	// Proxy is the URL of a proxy (http, https, socks5) for HTTP and HTTPS,
+	// without credentials. Default: what HTTPS_PROXY, HTTP_PROXY and NO_PROXY
+	// say in the environment.
+	Proxy string `yaml:"proxy"`
 	// Branch is the remote branch that is the truth. Default: main.
 	Branch string `yaml:"branch"`
 	// Interval is how often the remote is asked whether the branch moved, with
@@ -109,20 +114,44 @@ type RepositoryConfig struct {
 }
 
 // Auth names the files that hold a repository's credentials. They are read
-// at each connection, so a rotated one needs no reload.
+// at each connection, so a rotated one needs no reload. A file may be named
+// $CREDENTIALS_DIRECTORY/NAME: that is the credential NAME that systemd passes
+// to the service (systemd.exec(5), LoadCredential=).
 type Auth struct {
-	// Username is the user of HTTP basic authentication, or of SSH (default
-	// git there).
+	// Username is the user of HTTP basic authentication, or of SSH; for both
+	// the default is git.
 	Username string `yaml:"username"`
 	// PasswordFile holds the password or token; a final newline is ignored.
 	PasswordFile string `yaml:"passwordFile"`
+	// TokenFile holds a token that is sent as such (Bearer), not as a password.
+	TokenFile string `yaml:"tokenFile"`
+	// NetrcFile holds users and passwords by host, also by that of a proxy.
+	NetrcFile string `yaml:"netrcFile"`
+	// GitHubApp authenticates as an app of GitHub.
+	GitHubApp *GitHubApp `yaml:"githubApp"`
+	// CAFile is a PEM bundle that is trusted besides the system's.
+	CAFile string `yaml:"caFile"`
+	// ClientCertFile is a certificate in PEM that is shown to the server, if
+	// it asks for one.
+	ClientCertFile string `yaml:"clientCertFile"`
+	// ClientKeyFile is its key. Default: in the file of the certificate.
+	ClientKeyFile string `yaml:"clientKeyFile"`
 	// SSHKeyFile is a private key in OpenSSH's format, without a passphrase.
+	// Default: those of the agent at SSH_AUTH_SOCK.
 	SSHKeyFile string `yaml:"sshKeyFile"`
 	// KnownHostsFile lists the host keys that are accepted, in OpenSSH's
 	// format. Default: the user's and the system's known_hosts.
 	KnownHostsFile string `yaml:"knownHostsFile"`
-	// CAFile is a PEM bundle that is trusted besides the system's.
-	CAFile string `yaml:"caFile"`
+}
+
+// GitHubApp is an app that is installed where the repository is.
+type GitHubApp struct {
+	// ID is the app's ID or its client ID.
+	ID string `yaml:"id"`
+	// Installation is the ID of the installation.
+	Installation int64 `yaml:"installation"`
+	// KeyFile is the app's private key, in PEM.
+	KeyFile string `yaml:"keyFile"`
 }
 
 // Author is a git identity.
@@ -434,13 +463,13 @@ func (v *validator) name(at []any, name string, seen map[string]bool, what strin
 
 func (v *validator) repository(at []any, r *RepositoryConfig) {
 	key := func(k ...any) []any { return append(slices.Clone(at), k...) }
-	switch u, err := url.Parse(r.URL); {
-	case r.URL == "":
-		v.fail(key("url"), "missing; give the remote's URL or path")
-	case err == nil && u.User != nil && (u.Scheme == "http" || u.Scheme == "https"):
-		v.fail(key("url"), "holds credentials; put them into files and name those in auth")
-	case err == nil && u.Scheme == "ssh" && hasPassword(u):
-		v.fail(key("url"), "holds a password; use auth.sshKeyFile")
+	if err := checkout.CheckURL(r.URL); err != nil {
+		v.fail(key("url"), "%v", err)
+	}
+	if r.Proxy != "" {
+		if err := checkout.CheckProxy(r.Proxy); err != nil {
+			v.fail(key("proxy"), "%v", err)
+		}
 	}
 	if strings.HasPrefix(r.Branch, "-") || strings.HasPrefix(r.Branch, "refs/") || strings.Contains(r.Branch, "..") || strings.ContainsAny(r.Branch, " ~^:?*[\\") {
 		v.fail(key("branch"), "%q is not a branch name", r.Branch)
@@ -448,14 +477,7 @@ func (v *validator) repository(at []any, r *RepositoryConfig) {
 	if r.Interval < time.Second {
 		v.fail(key("interval"), "%v is below one second", r.Interval)
 	}
-	for _, f := range [][2]string{
-		{"passwordFile", r.Auth.PasswordFile}, {"sshKeyFile", r.Auth.SSHKeyFile},
-		{"knownHostsFile", r.Auth.KnownHostsFile}, {"caFile", r.Auth.CAFile},
-	} {
-		if f[1] != "" && !filepath.IsAbs(f[1]) {
-			v.fail(key("auth", f[0]), "%q is not an absolute path", f[1])
-		}
-	}
+	v.auth(key("auth"), &r.Auth)
 	if strings.ContainsAny(r.Author.Name, "<>\n") {
 		v.fail(key("author", "name"), "%q: '<', '>' and line breaks cannot be in a git author", r.Author.Name)
 	}
@@ -467,12 +489,52 @@ func (v *validator) repository(at []any, r *RepositoryConfig) {
 	}
 }
 
-func hasPassword(u *url.URL) bool {
-	if u.User == nil {
-		return false
+func (v *validator) auth(at []any, a *Auth) {
+	key := func(k ...any) []any { return append(slices.Clone(at), k...) }
+	file := func(name string, at ...any) {
+		if name != "" && !filepath.IsAbs(credentialFile(name)) {
+			v.fail(key(at...), "%q is not an absolute path", name)
+		}
 	}
-	_, ok := u.User.Password()
-	return ok
+	file(a.PasswordFile, "passwordFile")
+	file(a.TokenFile, "tokenFile")
+	file(a.NetrcFile, "netrcFile")
+	file(a.CAFile, "caFile")
+	file(a.ClientCertFile, "clientCertFile")
+	file(a.ClientKeyFile, "clientKeyFile")
+	file(a.SSHKeyFile, "sshKeyFile")
+	file(a.KnownHostsFile, "knownHostsFile")
+	if a.PasswordFile != "" && a.TokenFile != "" {
+		v.fail(key("tokenFile"), "there is passwordFile too; one of them counts, remove the other")
+	}
+	if a.ClientKeyFile != "" && a.ClientCertFile == "" {
+		v.fail(key("clientKeyFile"), "there is no clientCertFile that it is the key of")
+	}
+	app := a.GitHubApp
+	if app == nil {
+		return
+	}
+	file(app.KeyFile, "githubApp", "keyFile")
+	switch {
+	case a.PasswordFile != "" || a.TokenFile != "":
+		v.fail(key("githubApp"), "there is passwordFile or tokenFile too; one of them counts, remove the other")
+	case app.ID == "" || app.KeyFile == "" || app.Installation <= 0:
+		v.fail(key("githubApp"), "it takes id, installation and keyFile")
+	}
+}
+
+// credentialsDirectory begins the name of a file that systemd passes to the
+// service.
+const credentialsDirectory = "$CREDENTIALS_DIRECTORY/"
+
+// credentialFile returns where a file lies that a config names. Outside of the
+// service that is where the running service has it, which root can read.
+func credentialFile(name string) string {
+	rest, ok := strings.CutPrefix(name, credentialsDirectory)
+	if !ok || rest == "" || strings.Contains(rest, "/") {
+		return name
+	}
+	return filepath.Join(cmp.Or(os.Getenv("CREDENTIALS_DIRECTORY"), "/run/credentials/hhwatchd.service"), rest)
 }
 
 func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {

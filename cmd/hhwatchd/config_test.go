@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/hhwatchd/hhwatchd/checkout"
 )
 
 // The example that is installed must be good, and must show every key: an
@@ -124,13 +126,26 @@ func TestConfigErrors(t *testing.T) {
 		{"no name", "name: r", "branch: x", []string{"c.yaml:4: repositories[0].name: missing; every repository has a name"}},
 		{"bad name", "name: r", "name: ../r", []string{`c.yaml:4: repositories[0].name: "../r": use letters, digits`}},
 		{"credentials in the URL", "url: /git/r.git", "url: https://u:secret@h/r", []string{
-			"c.yaml:5: repositories[0].url: holds credentials; put them into files and name those in auth"}},
+			"c.yaml:5: repositories[0].url: holds credentials: put the password into a file, name that in auth.passwordFile"}},
 		{"password in an SSH URL", "url: /git/r.git", "url: ssh://u:secret@h/r", []string{
-			"c.yaml:5: repositories[0].url: holds a password; use auth.sshKeyFile"}},
+			"c.yaml:5: repositories[0].url: holds a password; for SSH there are keys: see auth.sshKeyFile"}},
+		{"token in the URL", "url: /git/r.git", "url: https://secret@h/r", []string{"c.yaml:5: repositories[0].url: holds credentials: "}},
+		{"no URL", "    url: /git/r.git\n", "", []string{"c.yaml:4: repositories[0].url: missing"}},
+		{"credentials in the proxy's URL", "    url:", "    proxy: http://u:secret@h:1\n    url:", []string{
+			"c.yaml:5: repositories[0].proxy: holds credentials; put them into a file as .netrc has them"}},
 		{"fast interval", "    url:", "    interval: 10ms\n    url:", []string{"c.yaml:5: repositories[0].interval: 10ms is below one second"}},
 		{"branch as ref", "    url:", "    branch: refs/heads/main\n    url:", []string{`c.yaml:5: repositories[0].branch: "refs/heads/main" is not a branch name`}},
 		{"relative password file", "    url:", "    auth: {passwordFile: token}\n    url:", []string{
 			`c.yaml:5: repositories[0].auth.passwordFile: "token" is not an absolute path`}},
+		{"path below the credentials", "    url:", "    auth: {tokenFile: $CREDENTIALS_DIRECTORY/../x}\n    url:", []string{
+			`c.yaml:5: repositories[0].auth.tokenFile: "$CREDENTIALS_DIRECTORY/../x" is not an absolute path`}},
+		{"two credentials", "    url:", "    auth: {tokenFile: /t, passwordFile: /p}\n    url:", []string{
+			"c.yaml:5: repositories[0].auth.tokenFile: there is passwordFile too"}},
+		{"half a client certificate", "    url:", "    auth: {clientKeyFile: /k}\n    url:", []string{
+			"c.yaml:5: repositories[0].auth.clientKeyFile: there is no clientCertFile"}},
+		{"half a GitHub App", "    url:", "    auth: {githubApp: {id: 1, keyFile: k}}\n    url:", []string{
+			`c.yaml:5: repositories[0].auth.githubApp.keyFile: "k" is not an absolute path`,
+			"c.yaml:5: repositories[0].auth.githubApp: it takes id, installation and keyFile"}},
 		{"path escapes", "path: fabrics/f", "path: ../f", []string{`c.yaml:8: repositories[0].fabrics[0].path: "../f" is not a clean path below the repository's root`}},
 		{"path in .git", "path: fabrics/f", "path: .GIT/f", []string{`c.yaml:8: repositories[0].fabrics[0].path: ".GIT/f" is not`}},
 		{"bad namespace", "path: fabrics/f", "path: fabrics/f\n        cluster: {kubeconfig: /k, namespace: Bad NS}", []string{
@@ -171,6 +186,22 @@ func TestConfigErrors(t *testing.T) {
 				t.Errorf("the error tells a secret: %v", err)
 			}
 		})
+	}
+}
+
+// Credentials may be files that systemd passes to the service.
+func TestCredentialFiles(t *testing.T) {
+	const keys = "    auth: {caFile: /ca, githubApp: {id: 12, installation: 34, keyFile: $CREDENTIALS_DIRECTORY/app}}\n"
+	c, err := parseConfig("c.yaml", []byte(strings.Replace(minimal, "    fabrics:", keys+"    fabrics:", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{"/run/x": "/run/x/app", "": "/run/credentials/hhwatchd.service/app"} {
+		t.Setenv("CREDENTIALS_DIRECTORY", dir)
+		got := c.Repositories[0].Auth.checkout()
+		if !reflect.DeepEqual(got, checkout.Auth{CAFile: "/ca", GitHubApp: &checkout.GitHubApp{ID: "12", Installation: 34, KeyFile: want}}) {
+			t.Errorf("with %q: %+v, %+v", dir, got, got.GitHubApp)
+		}
 	}
 }
 

@@ -291,7 +291,7 @@ func (r *repository) open(ctx context.Context, t trigger) error {
 		return r.clone.Check(t.full)
 	}
 	o := checkout.Options{
-		Dir: r.cloneDir, URL: r.cfg.URL, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
+		Dir: r.cloneDir, URL: r.cfg.URL, Proxy: r.cfg.Proxy, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
 		AsideDir: r.asideDir,
 		Carry:    r.carry,
 		Progress: func(phase string, done, total int) { r.progress.report(phase, done, total) },
@@ -707,8 +707,14 @@ func (r *repository) owner(f *watcher.File) checkout.Signature {
 }
 
 func (a Auth) checkout() checkout.Auth {
-	return checkout.Auth{
-		Username: a.Username, PasswordFile: a.PasswordFile, SSHKeyFile: a.SSHKeyFile,
-		KnownHostsFile: a.KnownHostsFile, CAFile: a.CAFile,
+	out := checkout.Auth{
+		Username: a.Username, PasswordFile: credentialFile(a.PasswordFile), TokenFile: credentialFile(a.TokenFile),
+		NetrcFile: credentialFile(a.NetrcFile), CAFile: credentialFile(a.CAFile),
+		ClientCertFile: credentialFile(a.ClientCertFile), ClientKeyFile: credentialFile(a.ClientKeyFile),
+		SSHKeyFile: credentialFile(a.SSHKeyFile), KnownHostsFile: credentialFile(a.KnownHostsFile),
 	}
+	if app := a.GitHubApp; app != nil {
+		out.GitHubApp = &checkout.GitHubApp{ID: app.ID, Installation: app.Installation, KeyFile: credentialFile(app.KeyFile)}
+	}
+	return out
 }

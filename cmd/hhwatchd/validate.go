@@ -230,7 +230,7 @@ func (o *options) validateConfig(ctx context.Context, w io.Writer, cfg *Config, 
 func validateRemote(ctx context.Context, rc *RepositoryConfig, add func(string, error, string)) {
 	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
 	defer cancel()
-	p, err := checkout.Probe(ctx, checkout.Options{URL: rc.URL, Branch: rc.Branch, Auth: rc.Auth.checkout()})
+	p, err := checkout.Probe(ctx, checkout.Options{URL: rc.URL, Proxy: rc.Proxy, Branch: rc.Branch, Auth: rc.Auth.checkout()})
 	add("remote "+rc.Name, err, "answers at "+rc.URL)
 	if err != nil {
 		return

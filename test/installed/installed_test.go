@@ -128,7 +128,7 @@ repositories:
   - name: site-a
     url: `+h.Must("cat /run/remote/url")+`
     interval: 1h
-    auth: {username: hhwatchd, passwordFile: /run/credentials/hhwatchd.service/git-token, caFile: /etc/hhwatchd/ca.pem}
+    auth: {username: hhwatchd, passwordFile: $CREDENTIALS_DIRECTORY/git-token, caFile: /etc/hhwatchd/ca.pem}
     fabrics:
       - {name: fabric-1, path: gitops/hedgehog/fabric-1}
 `, 0o640)
