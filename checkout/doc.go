@@ -22,6 +22,9 @@
 // sends the objects that its commits added, large ones as differences. What
 // grows with the repository is reading and writing the index file.
 //
+// Nor does it grow with the age of the clone, as long as [Clone.Maintain] is
+// called now and then: what small commits and fetches leave is packed.
+//
 // # Durability
 //
 // go-git and git's own defaults leave it to luck what is on disk after a power

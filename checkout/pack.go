@@ -328,10 +328,7 @@ func (s *store) receive(r io.Reader, progress func(phase string, done, total int
 		return err
 	}
 	if counter.total < unpackLimit {
-		if err := os.Rename(p.f.Name(), p.f.Name()+".pack"); err != nil {
-			return err
-		}
-		return s.unpack(p.f.Name() + ".idx")
+		return s.unpack(p.idxName())
 	}
 	return s.install(p, sum)
 }
@@ -342,9 +339,11 @@ func (s *store) receive(r io.Reader, progress func(phase string, done, total int
 type newPack struct{ f *os.File }
 
 func (s *store) createPack() (*newPack, error) {
-	f, err := os.CreateTemp(s.dirs[0], "tmp_pack_*")
+	f, err := os.CreateTemp(s.dirs[0], "tmp_pack_*.pack")
 	return &newPack{f}, err
 }
+
+func (p *newPack) idxName() string { return strings.TrimSuffix(p.f.Name(), ".pack") + ".idx" }
 
 // download writes what r holds to the pack.
 func (p *newPack) download(r io.Reader, progress func(phase string, done, total int)) error {
@@ -367,9 +366,8 @@ func (p *newPack) download(r io.Reader, progress func(phase string, done, total 
 // discard removes what was not installed.
 func (p *newPack) discard() {
 	p.f.Close()
-	for _, suffix := range []string{"", ".idx", ".pack"} {
-		os.Remove(p.f.Name() + suffix)
-	}
+	os.Remove(p.f.Name())
+	os.Remove(p.idxName())
 }
 
 func (p *newPack) writeIndex(w *idxfile.Writer) error {
@@ -381,21 +379,24 @@ func (p *newPack) writeIndex(w *idxfile.Writer) error {
 	if _, err := idxfile.NewEncoder(&buf).Encode(index); err != nil {
 		return err
 	}
-	return os.WriteFile(p.f.Name()+".idx", buf.Bytes(), 0o444)
+	return os.WriteFile(p.idxName(), buf.Bytes(), 0o444)
 }
 
 // install gives a pack and its index their final names. The pack comes first,
 // also on disk, as an index is what makes git look for it. Both are flushed
 // before, so that no crash leaves half a file under a final name.
 func (s *store) install(p *newPack, sum oid) error {
-	final := filepath.Join(s.dirs[0], "pack", "pack-"+sum.String())
-	if err := errors.Join(p.f.Chmod(0o444), p.f.Sync(), syncFile(p.f.Name()+".idx")); err != nil {
+	final := filepath.Join(s.dirs[0], "pack", packName(sum))
+	if err := errors.Join(p.f.Chmod(0o444), p.f.Sync(), syncFile(p.idxName())); err != nil {
 		return err
+	}
+	if err := durable.MkdirAll(filepath.Dir(final), 0o777); err != nil {
+		return err // git removes it when it is empty
 	}
 	if err := durable.Rename(p.f.Name(), final+".pack"); err != nil {
 		return err
 	}
-	if err := os.Rename(p.f.Name()+".idx", final+".idx"); err != nil {
+	if err := os.Rename(p.idxName(), final+".idx"); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -403,6 +404,9 @@ func (s *store) install(p *newPack, sum oid) error {
 	s.mu.Unlock()
 	return durable.SyncDir(filepath.Dir(final))
 }
+
+// packName returns the name, without its ending, of the pack with the checksum.
+func packName(sum oid) string { return "pack-" + sum.String() }
 
 // unpack writes the objects of a small pack as loose ones. The commits come
 // last, so that after a crash in between no commit lacks its tree.

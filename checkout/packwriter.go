@@ -24,7 +24,7 @@ type packObject struct {
 	id, base oid
 }
 
-// Deltas are tried where they pay: a directory of 100,000 files is a tree of
+// Deltas are sent where they pay: a directory of 100,000 files is a tree of
 // some megabytes, of which a commit changes one entry.
 const (
 	deltaMin = 4 << 10
@@ -44,23 +44,37 @@ func (s *store) writePack(w io.Writer, objects []packObject, thin bool) error {
 		if err != nil {
 			return err
 		}
-		if thin && ob.base != (oid{}) && len(o.data) >= deltaMin && len(o.data) <= deltaMax {
-			base, err := s.get(ob.base)
-			if err == nil && base.typ == o.typ && len(base.data) <= deltaMax {
-				if delta := packfile.DiffDelta(base.data, o.data); len(delta) < len(o.data)/2 {
-					if err := p.add(plumbing.REFDeltaObject, ob.base[:], delta); err != nil {
-						return err
-					}
-					continue
-				}
-			}
+		var delta []byte
+		if thin && len(o.data) >= deltaMin {
+			delta = s.delta(ob.base, o)
 		}
-		if err := p.add(o.typ, nil, o.data); err != nil {
+		if delta != nil {
+			err = p.add(plumbing.REFDeltaObject, ob.base[:], delta)
+		} else {
+			err = p.add(o.typ, nil, o.data)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	_, err = p.end()
 	return err
+}
+
+// delta returns the object o as a difference to the object base; nil if that
+// does not pay, or if base is the zero oid or cannot be read.
+func (s *store) delta(base oid, o object) []byte {
+	if base == (oid{}) || len(o.data) > deltaMax {
+		return nil
+	}
+	b, err := s.get(base)
+	if err != nil || b.typ != o.typ || len(b.data) > deltaMax {
+		return nil
+	}
+	if d := packfile.DiffDelta(b.data, o.data); len(d) < len(o.data)/2 {
+		return d
+	}
+	return nil
 }
 
 // A packWriter writes a pack, object by object.
@@ -90,17 +104,36 @@ func (p *packWriter) Write(b []byte) (int, error) {
 	return p.w.Write(b)
 }
 
-// add writes an object, or a delta with the name of its base.
-func (p *packWriter) add(typ plumbing.ObjectType, base, data []byte) error {
+// begin writes what comes before an object of size bytes; the base is the name
+// of that of a delta.
+func (p *packWriter) begin(typ plumbing.ObjectType, size int64, base []byte) error {
 	var header []byte
-	size := len(data)
 	b := byte(typ)<<4 | byte(size&15)
 	for size >>= 4; size > 0; size >>= 7 {
 		header = append(header, b|0x80)
 		b = byte(size & 0x7f)
 	}
 	p.crc = 0
-	if _, err := p.Write(append(append(header, b), base...)); err != nil {
+	_, err := p.Write(append(append(header, b), base...))
+	return err
+}
+
+// copy writes an object as it stands in another pack.
+func (p *packWriter) copy(e packedEntry) error {
+	var base []byte
+	if e.typ == plumbing.REFDeltaObject {
+		base = e.base[:]
+	}
+	if err := p.begin(e.typ, e.size, base); err != nil {
+		return err
+	}
+	_, err := io.Copy(p, e.data)
+	return err
+}
+
+// add writes an object, or a delta with the name of its base.
+func (p *packWriter) add(typ plumbing.ObjectType, base, data []byte) error {
+	if err := p.begin(typ, int64(len(data)), base); err != nil {
 		return err
 	}
 	p.zw.Reset(p)

@@ -63,6 +63,9 @@ type repository struct {
 	resaid   bool              // it was, and the first cycle has to take files in again
 	remade   string            // the damage because of which it was; "" once a cycle met none
 
+	maintained   checkout.Hash // the head at which the clone needed no maintenance
+	unmaintained string        // why it could not be maintained
+
 	mu     sync.Mutex
 	status repositoryStatus
 	met    error // what a cluster met in the clone
@@ -185,21 +188,36 @@ func (r *repository) run(ctx context.Context, firstLook func()) {
 			firstLook()
 			firstLook = nil
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.watch.C():
-			t = trigger{why: "drop"}
-		case <-r.remote.C():
-			t = trigger{why: "interval"}
-		case <-rescan.C:
-			t = trigger{why: "rescan", full: true}
-		case <-r.retry.C():
-			t = trigger{why: "retry", full: full}
-		case t = <-r.requests:
+		idle := always
+		for woken := false; !woken; {
+			woken = true
+			select {
+			case <-ctx.Done():
+				return
+			case <-r.watch.C():
+				t = trigger{why: "drop"}
+			case <-r.remote.C():
+				t = trigger{why: "interval"}
+			case <-rescan.C:
+				t = trigger{why: "rescan", full: true}
+			case <-r.retry.C():
+				t = trigger{why: "retry", full: full}
+			case t = <-r.requests:
+			case <-idle:
+				if woken = false; !r.maintain(ctx) {
+					idle = nil
+				}
+			}
 		}
 	}
 }
+
+// always is a channel from which can always be received.
+var always = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // finish publishes the outcome of a cycle, and decides when one that was
 // stopped is tried again.
