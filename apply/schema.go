@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// structural is what a comparison needs of a CRD's structural schema, as it is
+// structural is what is needed here of a CRD's structural schema, as it is
 // published in OpenAPI v3
 // (https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3).
 // Its methods can be called on nil, which stands for a value of which the
@@ -18,8 +18,9 @@ type structural struct {
 	AdditionalProperties additional
 	Items                *structural
 	Default              any
-	ListType             string `json:"x-kubernetes-list-type"`
-	MapType              string `json:"x-kubernetes-map-type"`
+	ListType             string   `json:"x-kubernetes-list-type"`
+	ListMapKeys          []string `json:"x-kubernetes-list-map-keys"`
+	MapType              string   `json:"x-kubernetes-map-type"`
 }
 
 // additional is additionalProperties, which is a schema or a boolean.

@@ -166,17 +166,8 @@ the daemon that does it.`,
 			if err != nil {
 				return err
 			}
-			if q.Fabric == "" {
-				var names []string
-				for _, r := range cfg.Repositories {
-					for _, f := range r.Fabrics {
-						names = append(names, f.Name)
-					}
-				}
-				if len(names) != 1 {
-					return &exitError{exitUsage, fmt.Errorf("say which fabric with --fabric: %s", strings.Join(names, ", "))}
-				}
-				q.Fabric = names[0]
+			if q.Fabric, err = oneFabric(cfg, q.Fabric, func(*FabricConfig) bool { return true }); err != nil {
+				return err
 			}
 			_, err = connect(cmd.Context(), cfg.StateDir)
 			return o.request(cmd, q, errors.Is(err, errNoDaemon))

@@ -105,13 +105,17 @@ type syncRequest struct {
 	DryRun     bool   `json:"dryRun,omitempty"`
 	Prune      bool   `json:"prune,omitempty"`
 	Layout     bool   `json:"layout,omitempty"`
+	Import     bool   `json:"import,omitempty"`
+	Overwrite  bool   `json:"overwrite,omitempty"`
 }
 
 func (q syncRequest) trigger() trigger {
-	t := trigger{why: "sync", ask: !q.NoPull, noPull: q.NoPull, full: true, dryRun: q.DryRun, prune: q.Prune, fabric: q.Fabric, layout: q.Layout}
+	t := trigger{why: "sync", ask: !q.NoPull, noPull: q.NoPull, full: true, dryRun: q.DryRun, prune: q.Prune, fabric: q.Fabric, layout: q.Layout, imports: q.Import, overwrite: q.Overwrite}
 	switch {
 	case q.Layout:
 		t.why = "init"
+	case q.Import:
+		t.why = "import"
 	case q.NoPull:
 		t.why = "ingest"
 	}

@@ -20,7 +20,7 @@ const maxRaces = 5
 // A trigger is what woke the cycle. It does no work of its own: it only says
 // how thoroughly the cycle is to look.
 type trigger struct {
-	why    string // interval, drop, rescan, retry, webhook, reload, sync, ingest, init, start
+	why    string // interval, drop, rescan, retry, webhook, reload, sync, ingest, init, import, start
 	ask    bool   // ask the remote even while it is failing
 	noPull bool   // do not ask the remote
 	full   bool   // look at everything: local edits, the whole cluster
@@ -28,6 +28,9 @@ type trigger struct {
 	prune  bool   // a person said that a held prune may go on
 	fabric string // who asks is interested in this fabric; empty means all
 	layout bool   // first lay the fabric out (hhwatchd init)
+
+	imports   bool // first drop what lives in the fabric's cluster (hhwatchd import)
+	overwrite bool // also where managed/ says something else
 
 	progress progressFunc   // may be nil
 	done     chan<- *report // may be nil; capacity 1
@@ -129,8 +132,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		if err := r.pull(ctx, t, rep); err != nil {
 			return err
 		}
-		if t.layout && rep.Pull.Error != "" {
-			return errors.New("laying out a fabric needs the remote")
+		if (t.layout || t.imports) && rep.Pull.Error != "" {
+			return errors.New("this needs the remote: what it has may be more than what is here")
 		}
 
 		// Where does new work stand? On the remote's tip, or on our own
@@ -152,6 +155,12 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 				return err
 			} else if why != "" {
 				rep.fabric(f.cfg.Name).Error = why // the other fabrics go on
+			}
+		}
+
+		if t.imports && race == 0 {
+			if err := r.bringIn(ctx, t, r.fabricNamed(t.fabric), base.tip, rep); err != nil {
+				return err
 			}
 		}
 

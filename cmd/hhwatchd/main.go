@@ -119,7 +119,7 @@ config is wrong.`,
 	root.PersistentFlags().StringVar(&o.config, "config", defaultConfigFile, "the config `FILE`")
 	root.AddCommand(
 		runCommand(&o), reloadCommand(&o), checkConfigCommand(&o), initCommand(&o),
-		syncCommand(&o), ingestCommand(&o), statusCommand(&o), historyCommand(&o),
+		syncCommand(&o), ingestCommand(&o), importCommand(&o), statusCommand(&o), historyCommand(&o),
 		getCommand(&o), diffCommand(&o), validateCommand(&o), explainCommand(), journalCommand(&o),
 	)
 	for _, c := range root.Commands() {

@@ -58,6 +58,9 @@ func printReport(w io.Writer, r *report) {
 	for _, a := range r.Aside {
 		line("aside", "%s was changed by hand; restored from git%s", a.Path, kept(a.Kept))
 	}
+	if r.Import != nil {
+		r.Import.print(line)
+	}
 	for _, f := range r.Fabrics {
 		for _, file := range f.Files {
 			printFile(w, line, f, file)

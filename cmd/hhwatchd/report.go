@@ -18,6 +18,7 @@ type report struct {
 	Trigger    string         `json:"trigger"`
 	DryRun     bool           `json:"dryRun,omitempty"`
 	Pull       pullReport     `json:"pull"`
+	Import     *importReport  `json:"import,omitempty"`
 	Fabrics    []fabricReport `json:"fabrics"`
 	Commits    []string       `json:"commits,omitempty"` // new ones, oldest first
 	Aside      []asideReport  `json:"aside,omitempty"`
