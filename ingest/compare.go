@@ -138,9 +138,19 @@ func (c *checker) checkKeys(n *yaml.Node) {
 		}
 		if first != nil {
 			c.report(n.Content[i], Problem{Code: duplicateKey,
-				Message: fmt.Sprintf("the key %s is written twice, first on line %d", clip(key.Value), c.doc.line+first.Line-1)})
+				Message: fmt.Sprintf("the key %s is written twice, first %s", clip(key.Value), linesAbove(n.Content[i].Line-first.Line))})
 		}
 	}
+}
+
+func linesAbove(n int) string {
+	switch n {
+	case 0:
+		return "on the same line"
+	case 1:
+		return "on the line above"
+	}
+	return fmt.Sprintf("%d lines above", n)
 }
 
 // target follows an alias.

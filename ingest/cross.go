@@ -41,6 +41,17 @@ type judgement struct {
 	wordOf    map[string]*word         // by path
 }
 
+// A portion is what is rejected as one: a file, or with [Policy.Partial] a
+// document of it.
+type portion struct{ file, document int }
+
+func (j *judgement) portion(w *word) portion {
+	if !j.policy.Partial {
+		return portion{file: w.file}
+	}
+	return portion{w.file, j.steps[w.file].Objects[w.object].Document}
+}
+
 // cross holds the objects of a batch against each other and the fabric, and
 // rejects the files whose objects do not fit. The batch is judged as a whole,
 // as if all of its files were there at once: a file may refer to what comes
@@ -89,22 +100,22 @@ func (j *judgement) round() (again bool) {
 
 	// First what is wrong whoever else is rejected. Only then it is certain
 	// who wants the same as another.
-	gone := make(map[int]bool)
+	gone := make(map[portion]bool)
 	for _, w := range flawed {
-		if !gone[w.file] && j.refused(w, func(string) bool { return false }) {
-			gone[w.file] = true
+		if !gone[j.portion(w)] && j.refused(w, func(string) bool { return false }) {
+			gone[j.portion(w)] = true
 		}
 	}
 	if len(gone) == 0 {
 		for _, w := range flawed {
-			if !gone[w.file] && j.refused(w, j.rivals(w, gone)) {
-				gone[w.file] = true
+			if !gone[j.portion(w)] && j.refused(w, j.rivals(w, gone)) {
+				gone[j.portion(w)] = true
 			}
 		}
 	}
 	problems := make(map[int]*problems)
 	for _, w := range flawed {
-		if len(gone) > 0 && !gone[w.file] {
+		if len(gone) > 0 && !gone[j.portion(w)] {
 			continue
 		}
 		for _, fl := range j.flaws(w, j.rivals(w, gone)) {
@@ -118,9 +129,24 @@ func (j *judgement) round() (again bool) {
 			j.steps[i].Warnings = ps.inOrder()
 			continue
 		}
-		j.steps[i].Problems, j.steps[i].Objects = ps.inOrder(), nil
+		j.reject(i, ps.inOrder())
 	}
 	return len(gone) > 0
+}
+
+// reject takes back what a file says, or with [Policy.Partial] those documents
+// of it that the problems are about.
+func (j *judgement) reject(file int, problems []Problem) {
+	step := &j.steps[file]
+	step.Problems = append(step.Problems, problems...)
+	kept := j.policy.spared(step.Verdict)
+	relations := j.relations[file][:0]
+	for i, k := 0, 0; i < len(step.Objects) && k < len(kept); i++ {
+		if step.Objects[i].Document == kept[k].Document {
+			relations, k = append(relations, j.relations[file][i]), k+1
+		}
+	}
+	step.Objects, j.relations[file] = kept, relations
 }
 
 // listen finds the last word on each path, in the files that are not rejected,
@@ -198,10 +224,14 @@ func (j *judgement) refused(w *word, counts func(string) bool) bool {
 
 // rivals says which others count that want the same as a word: those that were
 // there before the batch, or came earlier in it, and are not rejected.
-func (j *judgement) rivals(w *word, gone map[int]bool) func(string) bool {
+func (j *judgement) rivals(w *word, gone map[portion]bool) func(string) bool {
 	return func(path string) bool {
 		other := j.wordOf[path]
-		return other == nil || other.file == w.file || other.file < w.file && !gone[other.file]
+		if other == nil || j.portion(other) == j.portion(w) {
+			return true
+		}
+		earlier := cmp.Or(cmp.Compare(other.file, w.file), cmp.Compare(other.object, w.object)) < 0
+		return earlier && !gone[j.portion(other)]
 	}
 }
 

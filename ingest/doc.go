@@ -20,6 +20,10 @@
 // [Explain] has a page for each code, and [Reason] renders a verdict as the
 // text that lies beside a rejected file.
 //
+// With [Policy.Partial] the document is the unit. [Policy.Plan] cuts a file that
+// has good documents as well as others in two, between lines: each part is a
+// file of its own from then on, and no line is in both, or in none.
+//
 // # The same reading as Kubernetes
 //
 // What is stored and applied is exactly what "kubectl apply -f" reads from the

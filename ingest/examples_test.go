@@ -159,7 +159,7 @@ var refused = []example{
 	{name: "lists", in: "apiVersion: v1\nkind: List\nitems: []\n---\napiVersion: vpc.githedgehog.com/v1beta1\nkind: VPCList\nmetadata: {}\nitems:\n- a\n", codes: "HH210 HH210"},
 	{name: "ensure something", in: vpc("a\n  annotations: {hhwatchd.githedgehog.com/ensure: gone}"), codes: "HH216"},
 	{name: "from a cluster", in: vpc("a\n  resourceVersion: \"12\"\n  uid: 0b4c6e4b-9f3c-4b77-9d3e-a4e3c5f1a111\n  managedFields: []"), codes: "HH211 HH211 HH211"},
-	{name: "twice", in: vpc("a") + "---\n" + vpc("b") + "---\n" + vpc("a", "  x: 1\n"), codes: "HH212"},
+	{name: "twice", in: vpc("a") + "---\n" + vpc("b") + "---\n" + vpc("a", "  x: 1\n"), codes: "HH212 HH212"},
 
 	{name: "other groups", in: "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n", codes: "HH301 HH301"},
 	{name: "other kinds", in: strings.Replace(vpc("a"), "VPC", "vpcs", 1) + "---\n" + strings.Replace(vpc("a"), "VPC", "Vpc", 1) + "---\n" + strings.Replace(vpc("a"), "VPC", "Switch", 1), codes: "HH302 HH302 HH302"},

@@ -17,9 +17,18 @@ const (
 	Removed   Outcome = "removed"   // it is to be absent, and was there
 )
 
-// Step is what one file of a batch does.
+// Step is what one file of a batch does, or with [Policy.Partial] one of its
+// two parts.
 type Step struct {
 	Verdict
+
+	// Input is the index of the file in the batch.
+	Input int
+
+	// Part is the text that the step is about, where that is not all of the
+	// file: its good documents, or what is left without them. Each line of the
+	// file is in one of the two.
+	Part []byte
 
 	// Outcomes has one outcome for each object, against the managed files as
 	// the files before this one, and the documents before that one, left them.
@@ -32,7 +41,9 @@ type Step struct {
 
 // Plan is what a batch of raw files comes to.
 type Plan struct {
-	Files []Step // in the order of the batch
+	// Files are in the order of the batch. Of a file in two parts the one that
+	// is taken in comes first.
+	Files []Step
 
 	// Writes are the managed files to write: path below the fabric's
 	// directory to content; nil, to remove it. It is the net result of the
@@ -69,13 +80,18 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 		return s
 	}
 	plan := Plan{Files: make([]Step, 0, len(files)), Writes: make(map[string][]byte)}
-	for _, f := range files {
-		step := Step{Verdict: p.readOver(f, func(path string) []byte {
+	for i, f := range files {
+		ps := &problems{file: f.Path}
+		objects := p.read(f, func(path string) []byte {
 			if s := stateOf(path); s.exists {
 				return s.now
 			}
 			return nil
-		})}
+		}, ps)
+		step := Step{Verdict: Verdict{File: f.Path, Objects: objects, Problems: ps.inOrder()}, Input: i}
+		if len(step.Problems) > 0 {
+			step.Objects = p.spared(step.Verdict)
+		}
 		for _, o := range step.Objects {
 			s := stateOf(o.Path)
 			s.now, s.exists = o.Text, !o.Absent
@@ -88,6 +104,8 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 	if fabric != nil && p.References != IgnoreReferences {
 		p.cross(files, plan.Files, func(path string) []byte { return states[path].before }, fabric)
 	}
+
+	plan.Files = divide(files, plan.Files)
 
 	// What the files that are left come to.
 	for _, s := range states {

@@ -163,6 +163,7 @@ func TestPlanOrder(t *testing.T) {
 		}
 		steps := make(map[string]Step)
 		for _, s := range p.Files {
+			s.Input = 0
 			steps[s.File] = s
 		}
 		return steps, p.Writes

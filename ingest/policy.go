@@ -37,6 +37,10 @@ type Policy struct {
 	// References says what becomes of objects that do not fit the others of
 	// the fabric.
 	References References
+
+	// Partial lets [Policy.Plan] take in the good documents of a file that
+	// has others, and reject only the rest.
+	Partial bool
 }
 
 // Hedgehog returns the kinds that people write for a Hedgehog fabric, with

@@ -96,8 +96,17 @@ func Reason(v Verdict) []byte {
 	if n := len(v.Problems); n > 1 {
 		count = strconv.Itoa(n) + " problems"
 	}
-	fmt.Fprintf(&b, "%s was not taken in: %s.\n", printable(v.File), count)
-	b.WriteString("Nothing of the file was used. Correct it and put it into raw/ again.\n")
+	if v.Taken == 0 {
+		fmt.Fprintf(&b, "%s was not taken in: %s.\n", printable(v.File), count)
+		b.WriteString("Nothing of the file was used. Correct it and put it into raw/ again.\n")
+	} else {
+		taken := "1 other document was"
+		if v.Taken > 1 {
+			taken = strconv.Itoa(v.Taken) + " other documents were"
+		}
+		fmt.Fprintf(&b, "%s was not taken in: what is left of it here, for %s.\n", printable(v.File), count)
+		fmt.Fprintf(&b, "%s taken in, and cut out of this file. Correct what is left and put it into raw/ again.\n", taken)
+	}
 	for _, p := range v.Problems {
 		where := p.where()
 		if where == "" {

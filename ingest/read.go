@@ -30,6 +30,10 @@ type Verdict struct {
 	File     string // its path
 	Objects  []Object
 	Problems []Problem // any: the whole file is rejected, and Objects is empty
+
+	// Taken is how many other documents of the file were taken in, where the
+	// verdict is on what is left of it; see [Policy.Partial].
+	Taken int
 }
 
 // Read decides on one file, on its own: all of its objects are held against
@@ -96,6 +100,7 @@ func (p Policy) read(f File, managed func(string) []byte, ps *problems) []Object
 	docs := documents(f.Data, ps)
 	objects := make([]Object, 0, len(docs))
 	at := make(map[string]int, len(docs)) // managed path → index in objects
+	differ := make(map[string]bool)       // managed paths that are written with different content
 	for _, doc := range docs {
 		if ps.more {
 			break // nothing that follows could still be listed
@@ -105,12 +110,19 @@ func (p Policy) read(f File, managed func(string) []byte, ps *problems) []Object
 			continue
 		}
 		if i, twice := at[o.Path]; twice && !bytes.Equal(objects[i].Text, o.Text) {
-			ps.add(Problem{Document: doc.number, Line: doc.line, Code: twiceInFile,
-				Message: fmt.Sprintf("%s is written twice with different content, first in document %d, line %d", o.ID, objects[i].Document, objects[i].Line)})
+			differ[o.Path] = true
 		} else if !twice {
 			at[o.Path] = len(objects)
 		}
 		objects = append(objects, o)
+	}
+	if len(differ) > 0 {
+		for _, o := range objects {
+			if differ[o.Path] {
+				ps.add(Problem{Document: o.Document, Line: o.Line, Code: twiceInFile,
+					Message: fmt.Sprintf("%s is written more than once in the file, with different content", o.ID)})
+			}
+		}
 	}
 	if len(docs) == 0 && len(ps.list) == 0 {
 		ps.add(Problem{Code: noObject, Message: "the file holds no object"})
@@ -136,6 +148,10 @@ func documents(data []byte, ps *problems) []document {
 		data = append(bytes.Clone(data), '\n')
 	}
 	docs := split(data, ps)
+	for i := range ps.list {
+		// What stands behind the last document belongs to it.
+		ps.list[i].Document = min(ps.list[i].Document, len(docs))
+	}
 	if hasSuspects(data) {
 		badCharacters(data, docs, ps)
 	}

@@ -239,6 +239,9 @@ func (f *fabric) desire(r *Record) {
 		rawPath, rawBlob = unique.Make(r.File.Path), unique.Make(r.File.Blob)
 		if r.File.Blob != "" && r.File.Commit != "" {
 			f.archive(r.File.Blob, r.File.Commit)
+			if r.File.PartOf != "" {
+				f.archive(partOf+r.File.PartOf, r.File.Commit)
+			}
 		}
 	}
 	commit := unique.Make(r.To)
@@ -432,6 +435,15 @@ func (inv *Inventory) Archived(fabric, blob string) (commit string, ok bool) {
 		commit, ok = f.archived[blob]
 	}
 	return commit, ok
+}
+
+// partOf is before the blob of a file of which only a part is archived.
+const partOf = "part of "
+
+// ArchivedPart returns a commit that holds a part of the file of the fabric
+// with exactly the bytes of blob, as [Inventory.Archived] does for a whole one.
+func (inv *Inventory) ArchivedPart(fabric, blob string) (commit string, ok bool) {
+	return inv.Archived(fabric, partOf+blob)
 }
 
 // Told reports whether one of the last records tells of that very file: of the

@@ -154,6 +154,7 @@ type File struct {
 	Size    int64  `json:"size,omitempty"`    // bytes
 	Outcome string `json:"outcome,omitempty"` // [Ingested], [Rejected] or [Already]
 	Kept    string `json:"kept,omitempty"`    // where a file lies that was rejected or set aside
+	PartOf  string `json:"partOf,omitempty"`  // git blob of the file of which this is only a part; the rest has a record of its own
 
 	// Arrived is the ctime of a dropped file that leaves no trace in git, to the
 	// nanosecond. By it the file is recognised where a crash came before it

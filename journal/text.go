@@ -153,6 +153,9 @@ func (r *Record) file() string {
 	if from != "" {
 		path += " (" + from + ")"
 	}
+	if f.PartOf != "" {
+		path = "a part of " + path
+	}
 	if f.Kept != "" {
 		path += ", kept as " + f.Kept
 	}

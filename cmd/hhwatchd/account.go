@@ -33,7 +33,7 @@ func (r *repository) recordRefused(work []planned, rep *report) error {
 				Cycle: rep.Cycle, Fabric: p.fabric.cfg.Name, Step: journal.StepIngest,
 				File: &journal.File{
 					Path: p.fabric.rawPath(in.Path), Blob: string(in.blob), Origin: journal.Dropped,
-					Owner: in.author.Name, Size: int64(len(in.Data)), Outcome: outcome,
+					Owner: in.author.Name, Size: int64(len(in.Data)), Outcome: outcome, PartOf: string(in.whole),
 				},
 				Problems: problems(p.plan.Files[j].Problems),
 			}
@@ -247,15 +247,17 @@ func (r *repository) commitDid(cycle string, f *fabric, c checkout.Commit, only 
 	explained := map[string]bool{}
 	if stepOf(c) == stepIngest && len(raw) > 0 {
 		for _, d := range raw {
-			rec, err := r.rawBecame(cycle, f, c, parent, d, managed, only)
+			became, err := r.rawBecame(cycle, f, c, parent, d, managed, only)
 			if err != nil {
 				return nil, err
 			}
-			for _, o := range rec.Objects {
-				explained[o.Path] = true
-			}
-			if only == nil || len(rec.Objects) > 0 {
-				recs = append(recs, rec)
+			for _, rec := range became {
+				for _, o := range rec.Objects {
+					explained[o.Path] = true
+				}
+				if only == nil || len(rec.Objects) > 0 {
+					recs = append(recs, rec)
+				}
 			}
 		}
 	}
@@ -273,76 +275,96 @@ func (r *repository) commitDid(cycle string, f *fabric, c checkout.Commit, only 
 	return recs, nil
 }
 
+// A refusal is what a commit says of a raw file that it rejected, or of what is
+// left of one.
+type refusal struct {
+	kept string        // where it is; "" for none
+	blob checkout.Hash // that of the raw file, or of what is left of it
+	why  []ingest.Problem
+}
+
 // keptAt returns where commit c put a rejected raw file, and the problems that
 // the reason beside it lists.
-func (r *repository) keptAt(f *fabric, c checkout.Commit, raw checkout.Hash) (kept string, why []ingest.Problem, err error) {
+func (r *repository) keptAt(f *fabric, c checkout.Commit, raw checkout.Hash) (kept refusal, err error) {
 	entries := c.Trailer(trailerKept)
 	if len(entries) == 0 {
-		return "", nil, nil
+		return refusal{}, nil
 	}
 	files, err := r.clone.Files(c.Hash, f.cfg.unmanaged())
 	if err != nil {
-		return "", nil, err
+		return refusal{}, err
 	}
 	blobs := map[string]checkout.Hash{}
 	for _, e := range files {
 		blobs[e.Path] = e.Blob
 	}
+	parts := partsIn(c)
 	for p := range blobs {
-		if blobs[p] != raw || !slices.Contains(entries, quotePath(p)) || kept != "" && kept < p {
+		if blobs[p] != raw && parts[p] != raw || !slices.Contains(entries, quotePath(p)) || kept.kept != "" && kept.kept < p {
 			continue
 		}
 		reason, err := r.clone.Blob(blobs[p+reasonSuffix])
 		if err != nil {
-			return "", nil, err
+			return refusal{}, err
 		}
-		kept, why = p, ingest.ParseReason(reason)
+		kept = refusal{p, blobs[p], ingest.ParseReason(reason)}
 	}
-	return kept, why, nil
+	return kept, nil
 }
 
-// rawBecame tells what became of the raw file that commit c took out of raw/.
-// The commit says whether it was rejected, and why; what it holds is read
-// again by the same rules.
-func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, parent checkout.Hash, d checkout.Diff, managed map[string]checkout.Diff, only map[string]bool) (journal.Record, error) {
+// rawBecame tells what became of the raw file that commit c took out of raw/,
+// in one record, or in one for each of its two parts. The commit says whether it
+// was rejected, and why; what it holds is read again by the same rules.
+func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, parent checkout.Hash, d checkout.Diff, managed map[string]checkout.Diff, only map[string]bool) ([]journal.Record, error) {
 	data, err := r.clone.Blob(d.Old)
 	if err != nil {
-		return journal.Record{}, err
+		return nil, err
 	}
 	brought, err := r.clone.Introduced(parent, []string{d.Path})
 	if err != nil {
-		return journal.Record{}, err
+		return nil, err
 	}
 	by := brought[d.Path]
 	rec := journal.Record{
 		Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepIngest, To: string(c.Hash),
 		File: &journal.File{
 			Path: d.Path, Blob: string(d.Old), Origin: journal.Pulled, Owner: by.Author.Name,
-			Commit: string(by.Hash), Size: int64(len(data)), Outcome: journal.Ingested,
+			Commit: string(by.Hash), Size: int64(len(data)), Outcome: journal.Ingested, PartOf: string(partsIn(c)[d.Path]),
 		},
 	}
 	if stepOf(by) == stepDrop {
 		rec.File.Origin = journal.Dropped
 	}
-	kept, why, err := r.keptAt(f, c, d.Old)
+	rejected := func(blob checkout.Hash, data []byte, kept string, why []ingest.Problem) journal.Record {
+		left, file := rec, *rec.File
+		left.Step, left.File, left.Problems = journal.StepReject, &file, problems(why)
+		file.Outcome, file.Kept = journal.Rejected, kept
+		if blob != d.Old {
+			file.Blob, file.Size, file.PartOf = string(blob), int64(len(data)), string(d.Old)
+		}
+		return left
+	}
+	kept, err := r.keptAt(f, c, d.Old)
 	if err != nil {
-		return journal.Record{}, err
+		return nil, err
 	}
-	if kept != "" {
-		rec.Step = journal.StepReject
-		rec.File.Outcome = journal.Rejected
-		rec.File.Kept = kept
-		rec.Problems = problems(why)
-		return rec, nil
+	raw, rest := ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data}, []byte(nil)
+	var recs []journal.Record
+	if kept.kept != "" {
+		if kept.blob != d.Old {
+			if rest, err = r.clone.Blob(kept.blob); err != nil {
+				return nil, err
+			}
+		}
+		recs = append(recs, rejected(kept.blob, rest, kept.kept, kept.why))
+		if kept.blob == d.Old {
+			return recs, nil
+		}
 	}
-	v := f.policy().ReadAccepted(ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data})
+	v := f.policy().ReadTaken(raw, rest)
 	if len(v.Problems) > 0 {
 		// Only commits of hhwatchd before 0.2 do not name what they rejected.
-		rec.Step = journal.StepReject
-		rec.File.Outcome = journal.Rejected
-		rec.File.Kept = path.Join(f.cfg.unmanaged(), v.File)
-		rec.Problems = problems(v.Problems)
-		return rec, nil
+		return []journal.Record{rejected(d.Old, data, path.Join(f.cfg.unmanaged(), v.File), v.Problems)}, nil
 	}
 	for _, o := range v.Objects {
 		p := path.Join(f.cfg.Path, o.Path)
@@ -351,7 +373,7 @@ func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, paren
 		}
 		now, _, err := r.clone.Lookup(c.Hash, p)
 		if err != nil {
-			return journal.Record{}, err
+			return nil, err
 		}
 		outcome := ingest.Unchanged
 		m, changed := managed[p]
@@ -373,7 +395,7 @@ func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, paren
 			Document: o.Document, Line: o.Line, Path: p, Blob: string(now), Outcome: string(outcome),
 		})
 	}
-	return rec, nil
+	return append([]journal.Record{rec}, recs...), nil
 }
 
 // objectAt names the object of a managed file that was changed by hand.

@@ -42,13 +42,20 @@ func (r *repository) archive(work, left []planned, rep *report) {
 				continue
 			}
 			for j, in := range p.inputs {
-				switch {
-				case p.outcome(j) == journal.Rejected:
-					r.reject(p, j, fr)
-				case in.disk != nil:
+				if p.outcome(j) == journal.Rejected && (!r.reject(p, j, fr) || in.whole == "") {
+					continue
+				}
+				if in.disk != nil && !slices.ContainsFunc(done, func(d input) bool { return d.disk == in.disk }) {
 					done = append(done, in)
 				}
 			}
+			// Of a file in two parts both have to be somewhere.
+			done = slices.DeleteFunc(done, func(in input) bool {
+				if p.stay[in.disk] {
+					r.stays(f, in)
+				}
+				return p.stay[in.disk]
+			})
 		}
 		// The new ones together, in the order of their arrival; those that
 		// were left one by one, so that none stands in the way of the others.
@@ -80,14 +87,25 @@ func (r *repository) retire(f *fabric, done []input, fr *fabricReport) {
 		this := f.leftover(in)
 		if err == nil || slices.Contains(spent, in.disk) || slices.Contains(changed, in.disk) {
 			delete(r.left, this)
+			delete(r.parts, this)
 			delete(r.told, this)
 			continue
 		}
-		r.left[this], r.told[this] = 1, true
+		r.stays(f, in)
 		stay++
 	}
 	if err != nil {
 		fr.Error = fmt.Sprintf("%s ingested, but cannot be taken out of raw/: %s", plural(stay, "file"), r.inWords(err))
+	}
+}
+
+// stays remembers a file whose bytes are committed, or a part of them, and
+// which is in raw/ still.
+func (r *repository) stays(f *fabric, in input) {
+	this := f.leftover(in)
+	r.left[this], r.told[this] = 1, true
+	if in.whole != "" && !slices.Contains(r.parts[this], in.blob) {
+		r.parts[this] = append(r.parts[this], in.blob)
 	}
 }
 
@@ -116,7 +134,11 @@ func (r *repository) sweep(f *fabric) error {
 	}
 	spent, _, err := watcher.Sweep(r.onDisk(f.cfg.raw()), ingest.MaxFile, func(_ string, data []byte) bool {
 		// In doubt it goes back into raw/.
+		// What was taken in in part was put away in both parts before.
 		commit, err := r.archived(f, checkout.BlobHash(data), head)
+		if err == nil && commit == "" {
+			commit, err = r.archivedPart(f, checkout.BlobHash(data), head)
+		}
 		return err == nil && commit != ""
 	})
 	var old []*watcher.File
@@ -161,6 +183,9 @@ func (r *repository) prepareRejects(work []planned, rep *report) []planned {
 					return f.Path == in.Path && f.Origin == p.origin && f.Outcome == journal.Rejected
 				})
 				r.cannotReject(fr, in, p.plan.Files[j].Problems[0].Code, err)
+				if in.whole != "" {
+					p.stay[in.disk] = true
+				}
 				p.inputs = slices.Delete(p.inputs, j, j+1)
 				p.already = slices.Delete(p.already, j, j+1)
 				p.plan.Files = slices.Delete(p.plan.Files, j, j+1)
@@ -188,12 +213,13 @@ func (r *repository) cannotReject(fr *fabricReport, in input, code string, err e
 	fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: it is rejected (%s), but cannot be moved to unmanaged/: %v", in.Path, code, err))
 }
 
-// reject moves a dropped file to its reason in unmanaged/.
-func (r *repository) reject(p *planned, j int, fr *fabricReport) {
+// reject moves a dropped file to its reason in unmanaged/, or writes there what
+// is left of it. It reports whether it is there now.
+func (r *repository) reject(p *planned, j int, fr *fabricReport) bool {
 	in := p.inputs[j]
 	dst := r.onDisk(p.kept[j])
 	var err error
-	if in.disk == nil {
+	if in.disk == nil || in.whole != "" {
 		err = durable.WriteFile(dst, in.Data, 0o664)
 	} else {
 		err = in.disk.Move(dst)
@@ -206,9 +232,13 @@ func (r *repository) reject(p *planned, j int, fr *fabricReport) {
 	}
 	if err != nil {
 		r.cannotReject(fr, in, p.plan.Files[j].Problems[0].Code, err)
-		return
+		p.stay[in.disk] = in.whole != ""
+		return false
 	}
-	delete(r.told, p.fabric.leftover(in))
+	if in.whole == "" {
+		delete(r.told, p.fabric.leftover(in))
+	}
+	return true
 }
 
 // unmanagedNames are the names below unmanaged/ that a rejected file may get:
@@ -271,7 +301,7 @@ func (r *repository) makeRoom(dst string, in input) error {
 		return err
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is there already, and is no file", dst)
-	case in.disk == nil || info.Size() != int64(len(in.Data)):
+	case in.disk == nil && in.whole == "" || info.Size() != int64(len(in.Data)):
 		return rotate(dst) // one that was too big to be read is never the same
 	}
 	old, err := os.ReadFile(dst)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
@@ -26,6 +27,11 @@ const (
 	trailerFile   = "Raw-File" // path in the repository; its blob follows
 	trailerBlob   = "Raw-Blob"
 	trailerKept   = "Rejected-File" // where a rejected one of them went; its reason lies beside it
+
+	// For a file in the commit that is only a part of a raw one: the blob of
+	// that and the path. It is a Raw-File, the documents of a drop that were
+	// taken in, or a Rejected-File, what is left of a pushed one.
+	trailerPart = "Part-Of"
 
 	// What the journal was when the commit was made, see witness. The remote,
 	// which has the commit, thus vouches for the journal up to there.
@@ -64,7 +70,7 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 	for i := range work {
 		p := &work[i]
 		if short[p.fabric] {
-			again, err := r.planBatch(p.batch, tip, nil)
+			again, err := r.planBatch(p.came, tip, nil)
 			if err != nil {
 				return "", nil, err
 			}
@@ -81,7 +87,7 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 		// A file that git cannot take (it clashes with a directory, say) must
 		// not hold up the others: they go one by one, and it stays in raw/.
 		short[p.fabric] = true
-		for _, in := range p.inputs {
+		for _, in := range p.came.inputs {
 			one, err := r.planBatch(batch{fabric: p.fabric, origin: p.origin, inputs: []input{in}}, tip, nil)
 			if err == nil {
 				next, err = r.commitBatch(tip, &one, rep)
@@ -183,8 +189,13 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ 
 		if p.origin == journal.Dropped && outcome != journal.Ingested {
 			continue // a rejected drop never reaches git; one that is there already need not
 		}
-		moved = append(moved, in)
-		changes = append(changes, checkout.Change{Path: p.fabric.rawPath(in.Path), Delete: true})
+		if outcome == journal.Ingested || in.whole == "" {
+			if p.origin == journal.Pulled {
+				in.blob = cmp.Or(in.whole, in.blob)
+			}
+			moved = append(moved, in)
+			changes = append(changes, checkout.Change{Path: p.fabric.rawPath(in.Path), Delete: true})
+		}
 		if outcome == journal.Rejected {
 			kept, err := r.unmanagedInTree(tip, p.fabric, in, taken)
 			if err != nil {
@@ -194,6 +205,9 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ 
 				checkout.Change{Path: kept, Data: in.Data},
 				checkout.Change{Path: kept + reasonSuffix, Data: ingest.Reason(p.plan.Files[i].Verdict)})
 			fmt.Fprintf(&rejected, "%s: %s\n", trailerKept, quotePath(kept))
+			if in.whole != "" {
+				fmt.Fprintf(&rejected, "%s: %s %s\n", trailerPart, in.whole, quotePath(kept))
+			}
 		}
 	}
 	if len(moved) == 0 {
@@ -256,6 +270,11 @@ func (r *repository) message(subject, step, cycle string, f *fabric, files []inp
 	fmt.Fprintf(&b, "%s\n\n", subject)
 	for _, in := range files {
 		fmt.Fprintf(&b, "%s: %s\n%s: %s\n", trailerFile, quotePath(f.rawPath(in.Path)), trailerBlob, in.blob)
+	}
+	for _, in := range files {
+		if in.whole != "" && in.whole != in.blob {
+			fmt.Fprintf(&b, "%s: %s %s\n", trailerPart, in.whole, quotePath(f.rawPath(in.Path)))
+		}
 	}
 	fmt.Fprintf(&b, "%s: %s\n%s: %s\n%s: %s\n", trailerFabric, f.cfg.Name, trailerStep, step, trailerCycle, cycle)
 	if w := r.book.witness(); w.seq > 0 {

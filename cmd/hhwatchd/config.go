@@ -183,6 +183,10 @@ type FabricConfig struct {
 	// own admission would refuse, and taken in with a warning for the rest; it
 	// is only warned of ("warning"); or not looked at ("off"). Default: error.
 	References ingest.References `yaml:"references"`
+	// Partial lets the good documents of a file through although others are
+	// rejected, which are then all that goes to unmanaged/. Default: false, a
+	// file is taken in as a whole or not at all.
+	Partial bool `yaml:"partial"`
 }
 
 // ClusterConfig is how a fabric's Kubernetes API is reached.

@@ -35,6 +35,17 @@ type input struct {
 	blob   checkout.Hash
 	author checkout.Signature // who dropped it, and when
 	disk   *watcher.File      // nil when it does not lie in raw/
+
+	// whole is the blob of the file as it came, where Data is only a part of
+	// it: the documents that were taken in, or the others. Else it is "".
+	whole checkout.Hash
+}
+
+// part is the input with some of its documents only.
+func (in input) part(data []byte) input {
+	in.whole = cmp.Or(in.whole, in.blob)
+	in.File.Data, in.blob = data, checkout.BlobHash(data)
+	return in
 }
 
 // deliveries reads the batches back from commits that were never pushed: the
@@ -77,6 +88,7 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 					File:   ingest.File{Path: belowRaw(d.Path, f.cfg.raw()), Data: data},
 					blob:   d.New,
 					author: c.Author,
+					whole:  partsIn(c)[d.Path],
 				})
 			}
 		case stepIngest, stepLayout:
@@ -88,12 +100,19 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 	return batches, foreign, nil
 }
 
-// planned is a batch with what is to become of it.
+// planned is a batch with what is to become of it. Its inputs are what the
+// steps of the plan are about: a file of which only a part is taken in is there
+// twice, as that part and as the rest.
 type planned struct {
 	batch
+	came    batch // as it was
 	plan    ingest.Plan
-	already []bool         // per file: git history has these bytes, and no object changes
-	kept    map[int]string // by file: where a rejected drop goes, in the repository
+	already []bool         // per input: git history has these bytes, and no object changes
+	kept    map[int]string // by input: where a rejected drop goes, in the repository
+
+	// stay are the files in raw/ that have to stay there although a part of
+	// them is committed, because the rest could not be put into unmanaged/.
+	stay map[*watcher.File]bool
 }
 
 // plan discovers what there is to ingest and decides what becomes of it: the
@@ -180,10 +199,16 @@ func (r *repository) planBatch(b batch, tip checkout.Hash, overlay map[string][]
 	if err != nil {
 		return planned{}, fmt.Errorf("planning fabric %s: %w", b.fabric.cfg.Name, err)
 	}
-	p := planned{batch: b, plan: plan, already: make([]bool, len(files))}
+	p := planned{batch: batch{fabric: b.fabric, origin: b.origin}, came: b, plan: plan,
+		already: make([]bool, len(plan.Files)), stay: map[*watcher.File]bool{}}
 	for i, step := range plan.Files {
-		if len(step.Problems) == 0 && !changes(step) && b.inputs[i].disk != nil {
-			commit, err := r.archived(b.fabric, b.inputs[i].blob, tip)
+		in := b.inputs[step.Input]
+		if step.Part != nil {
+			in = in.part(step.Part)
+		}
+		p.inputs = append(p.inputs, in)
+		if len(step.Problems) == 0 && !changes(step) && in.disk != nil {
+			commit, err := r.archived(b.fabric, in.blob, tip)
 			if err != nil {
 				return planned{}, err
 			}
@@ -199,7 +224,9 @@ type leftover struct {
 	blob checkout.Hash
 }
 
-func (f *fabric) leftover(in input) leftover { return leftover{quotePath(f.rawPath(in.Path)), in.blob} }
+func (f *fabric) leftover(in input) leftover {
+	return leftover{quotePath(f.rawPath(in.Path)), cmp.Or(in.whole, in.blob)}
+}
 
 // findLeft finds out, after a start, which files a crash may have left in
 // raw/ after they were committed: those that commits beyond archivedRef record
@@ -217,7 +244,7 @@ func (r *repository) findLeft() error {
 	if err != nil {
 		return err
 	}
-	left := map[leftover]int{}
+	left, parts := map[leftover]int{}, map[leftover][]checkout.Hash{}
 	if upTo != head {
 		commits, err := r.clone.Log(upTo, head)
 		if err != nil {
@@ -228,13 +255,31 @@ func (r *repository) findLeft() error {
 			if stepOf(c) != stepDrop || len(files) != len(blobs) {
 				continue
 			}
+			wholes := partsIn(c)
 			for i, f := range files {
-				left[leftover{f, checkout.Hash(blobs[i])}]++
+				this := leftover{f, checkout.Hash(blobs[i])}
+				if whole, ok := wholes[unquotePath(f)]; ok {
+					parts[leftover{f, whole}] = append(parts[leftover{f, whole}], this.blob)
+					this.blob = whole
+				}
+				left[this]++
 			}
 		}
 	}
-	r.left = left
+	r.left, r.parts = left, parts
 	return nil
+}
+
+// partsIn returns of which files a commit holds only a part: by its path in the
+// repository, the blob of the whole.
+func partsIn(c checkout.Commit) map[string]checkout.Hash {
+	parts := map[string]checkout.Hash{}
+	for _, t := range c.Trailer(trailerPart) {
+		if whole, p, ok := strings.Cut(t, " "); ok {
+			parts[unquotePath(p)] = checkout.Hash(whole)
+		}
+	}
+	return parts
 }
 
 // splitLeft takes out of a batch of dropped files those that are committed
@@ -249,17 +294,25 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base, fr *fabricRepor
 		this := f.leftover(in)
 		found[this] = true
 		ours := r.left[this] > 0
-		if ours && !b.saysAgain(f, in) {
-			// Its commit may be lost: the remote went on without it, or the
-			// clone had to be made anew.
-			commit, err := r.archived(f, in.blob, b.tip)
+		if parts := r.parts[this]; ours && len(parts) > 0 {
+			// What is left of it is judged anew, like any file that was
+			// rejected and is still in raw/.
+			unsaid, err := r.unsaid(f, in, parts, b)
 			if err != nil {
 				return rest, left, err
 			}
-			ours = commit != ""
+			if ours = len(unsaid) < len(in.Data); ours && len(unsaid) > 0 {
+				rest.inputs = append(rest.inputs, in.part(unsaid))
+				continue
+			}
+		} else if ours {
+			if ours, err = r.committed(f, in.Path, in.blob, b); err != nil {
+				return rest, left, err
+			}
 		}
 		if !ours {
 			delete(r.left, this)
+			delete(r.parts, this)
 			rest.inputs = append(rest.inputs, in)
 			continue
 		}
@@ -279,14 +332,46 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base, fr *fabricRepor
 		return ok && !found[l] && fr.looked(p)
 	}
 	maps.DeleteFunc(r.left, func(l leftover, _ int) bool { return gone(l) })
+	maps.DeleteFunc(r.parts, func(l leftover, _ []checkout.Hash) bool { return gone(l) })
 	maps.DeleteFunc(r.told, func(l leftover, _ bool) bool { return gone(l) })
 	return rest, left, nil
 }
 
+// committed reports whether a raw file that was committed still is: the remote
+// can have gone on without that commit, or the clone had to be made anew.
+func (r *repository) committed(f *fabric, p string, blob checkout.Hash, b base) (bool, error) {
+	if b.saysAgain(f, p, blob) {
+		return true, nil
+	}
+	commit, err := r.archived(f, blob, b.tip)
+	return commit != "", err
+}
+
+// unsaid returns what is left of a raw file without the parts of it that are
+// committed.
+func (r *repository) unsaid(f *fabric, in input, parts []checkout.Hash, b base) ([]byte, error) {
+	var said [][]byte
+	for _, blob := range parts {
+		ok, err := r.committed(f, in.Path, blob, b)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		data, err := r.clone.Blob(blob)
+		if err != nil {
+			return nil, err
+		}
+		said = append(said, data)
+	}
+	return ingest.Rest(in.Data, said...), nil
+}
+
 // saysAgain reports whether a file of f is among what is planned anew.
-func (b *base) saysAgain(f *fabric, in input) bool {
+func (b *base) saysAgain(f *fabric, p string, blob checkout.Hash) bool {
 	for _, again := range b.again {
-		if again.fabric == f && slices.ContainsFunc(again.inputs, func(a input) bool { return a.Path == in.Path && a.blob == in.blob }) {
+		if again.fabric == f && slices.ContainsFunc(again.inputs, func(a input) bool { return a.Path == p && a.blob == blob }) {
 			return true
 		}
 	}
@@ -314,6 +399,18 @@ func (r *repository) archived(f *fabric, blob, tip checkout.Hash) (checkout.Hash
 		return "", nil
 	}
 	// The remote may have been rewritten since.
+	if ok, err := r.clone.IsAncestor(checkout.Hash(commit), tip); err != nil || !ok {
+		return "", err
+	}
+	return checkout.Hash(commit), nil
+}
+
+// archivedPart is archived for a file of which a part was committed.
+func (r *repository) archivedPart(f *fabric, blob, tip checkout.Hash) (checkout.Hash, error) {
+	commit, ok := r.book.inventory().ArchivedPart(f.cfg.Name, string(blob))
+	if !ok {
+		return "", nil
+	}
 	if ok, err := r.clone.IsAncestor(checkout.Hash(commit), tip); err != nil || !ok {
 		return "", err
 	}

@@ -49,19 +49,20 @@ type repository struct {
 	fabrics []*fabric
 
 	requests chan trigger
-	calls    chan struct{}     // of the webhook, noted by call
-	hurried  atomic.Bool       // a drop waits for the remote's answer to be committed
-	again    bool              // the cycle saw that it must look again soon
-	progress progressFunc      // of the cycle's trigger
-	pulse    pulse             // of the cycle
-	spent    []*watcher.File   // retired, to be buried
-	left     map[leftover]int  // how many of each may still lie in raw/; nil until known
-	told     map[leftover]bool // those in raw/ that the journal knows of, refused ones too
-	skipped  map[string]bool   // what is left alone in raw/, as it was logged
-	faults   map[string]*fault // that last, by fabric; "" is the cycle as a whole
-	broken   string            // why the clone has to be made again; "" when it is there
-	resaid   bool              // it was, and the first cycle has to take files in again
-	remade   string            // the damage because of which it was; "" once a cycle met none
+	calls    chan struct{}                // of the webhook, noted by call
+	hurried  atomic.Bool                  // a drop waits for the remote's answer to be committed
+	again    bool                         // the cycle saw that it must look again soon
+	progress progressFunc                 // of the cycle's trigger
+	pulse    pulse                        // of the cycle
+	spent    []*watcher.File              // retired, to be buried
+	left     map[leftover]int             // how many of each may still lie in raw/; nil until known
+	parts    map[leftover][]checkout.Hash // of left: which parts of them were committed
+	told     map[leftover]bool            // those in raw/ that the journal knows of, refused ones too
+	skipped  map[string]bool              // what is left alone in raw/, as it was logged
+	faults   map[string]*fault            // that last, by fabric; "" is the cycle as a whole
+	broken   string                       // why the clone has to be made again; "" when it is there
+	resaid   bool                         // it was, and the first cycle has to take files in again
+	remade   string                       // the damage because of which it was; "" once a cycle met none
 
 	maintained   checkout.Hash // the head at which the clone needed no maintenance
 	unmaintained string        // why it could not be maintained

@@ -46,7 +46,7 @@ const firstAsk = 10 * time.Second
 // newSchemas says where the schemas of a fabric are. What is at hand is read
 // when it is asked for first.
 func newSchemas(c *Config, f *FabricConfig) *schemas {
-	s := &schemas{policy: ingest.Policy{Namespace: f.namespace(), Kinds: ingest.Hedgehog(), References: f.References}}
+	s := &schemas{policy: ingest.Policy{Namespace: f.namespace(), Kinds: ingest.Hedgehog(), References: f.References, Partial: f.Partial}}
 	switch {
 	case f.CRDs != "":
 		s.dir = f.CRDs

@@ -112,7 +112,8 @@ repositories:
         path: %s
         cluster: {kubeconfig: %s, namespace: %s}
         prune: %v
-`, h.state, repository, h.git.RepoURL(name), email, fabric, fabricPath, h.api.AdminKubeconfig, h.namespace, s.prune), 0o644)
+        partial: %v
+`, h.state, repository, h.git.RepoURL(name), email, fabric, fabricPath, h.api.AdminKubeconfig, h.namespace, s.prune, s.partial), 0o644)
 }
 
 func (h *host) clone() string     { return filepath.Join(h.state, "repos", repository) }

@@ -62,6 +62,11 @@ func (m *model) dropped(files []file) { m.came(files, true) }
 func (m *model) came(files []file, dropped bool) {
 	for _, f := range files {
 		if strings.HasPrefix(f.path, "raw/") {
+			if f.docs != nil && f.content != "" {
+				rest := file{path: f.path, content: f.content}
+				m.raws = append(m.raws, delivery{rest, dropped, true})
+				f.content = ""
+			}
 			m.raws = append(m.raws, delivery{f, dropped, f.docs == nil})
 		} else if f.docs == nil {
 			name := strings.TrimSuffix(filepath.Base(f.path), ".yaml")

@@ -19,9 +19,10 @@ import (
 
 // A scenario is what is dropped and pushed.
 type scenario struct {
-	name  string
-	when  moment
-	prune bool
+	name    string
+	when    moment
+	prune   bool
+	partial bool
 
 	has   []file // in the repository before the daemon starts
 	drops []file // into raw/ on the host, in this order
@@ -45,7 +46,8 @@ const (
 )
 
 // A file has a path below the fabric's directory. Content without documents is
-// such that it is rejected; a file with neither is one that is removed.
+// such that it is rejected; content after documents is such that it is all that
+// is. A file with neither is one that is removed.
 type file struct {
 	path    string
 	docs    []doc
@@ -53,14 +55,11 @@ type file struct {
 }
 
 func (f file) text() string {
-	if f.content != "" {
-		return f.content
-	}
-	var texts []string
+	texts := []string{}
 	for _, d := range f.docs {
 		texts = append(texts, d.text())
 	}
-	return strings.Join(texts, "---\n")
+	return strings.Join(texts, "---\n") + f.content
 }
 
 // A doc is a VPC.
@@ -133,6 +132,12 @@ var scenarios = []scenario{
 		push: []file{
 			{path: "raw/secret.yaml", content: secret},
 			{path: "raw/good.yaml", docs: []doc{{"a", 1001}}},
+		},
+	},
+	{
+		name: "partial", has: []file{old}, partial: true,
+		drops: []file{
+			{path: "raw/mixed.yaml", docs: []doc{{"a", 1001}, {"b", 1002}}, content: "---\n" + secret},
 		},
 	},
 	{

@@ -72,6 +72,7 @@ type options struct {
 	rescan   string   // default: 1h
 	fabrics  []string // default: fabric-1
 	prune    bool
+	partial  bool
 	lax      bool // objects are not held against the cluster's schemas before it sees them
 	http     bool // with a webhook, whose secret is in w.secret
 }
@@ -118,6 +119,9 @@ repositories:
 		fmt.Fprintf(&b, "      - name: %s\n        path: gitops/hedgehog/%s\n", f, f)
 		if o.cluster {
 			fmt.Fprintf(&b, "        cluster: {kubeconfig: %s}\n        prune: %v\n", w.kube.Kubeconfig, o.prune)
+		}
+		if o.partial {
+			b.WriteString("        partial: true\n")
 		}
 		if o.lax {
 			fmt.Fprintf(&b, "        crds: %s\n", dir)
