@@ -3,7 +3,6 @@
 package checkout
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -11,8 +10,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
-	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -20,18 +20,20 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// An sshServer is an SSH server whose sessions run the real git programs.
+// An sshServer is OpenSSH's sshd, run for each connection as inetd does
+// (sshd -i), so that it needs no port that somebody else may take first.
 type sshServer struct {
 	addr       string
+	user       string // who may log in
 	hostKey    ssh.Signer
 	keyFile    string // a private key that it takes
 	knownHosts string
-
-	v0 bool // do not let clients ask for version 2 of git's protocol
+	authorized string // its file of keys that it takes
+	config     string
 
 	mu          sync.Mutex
 	connections int
-	open        map[net.Conn]bool
+	open        map[*net.TCPConn]bool
 }
 
 func newKey(t testing.TB) (ssh.Signer, []byte) {
@@ -52,30 +54,49 @@ func newKey(t testing.TB) (ssh.Signer, []byte) {
 }
 
 func startSSH(t testing.TB) *sshServer {
+	t.Helper()
+	program := "/usr/sbin/sshd"
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("openssh-server is not installed: make setup does that")
+	}
+	if _, err := os.Stat("/run/sshd"); err != nil && os.Getuid() == 0 {
+		t.Skip("sshd needs the directory /run/sshd: make setup makes it")
+	}
+	who, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
-	s := &sshServer{keyFile: filepath.Join(dir, "key"), knownHosts: filepath.Join(dir, "known_hosts"), open: make(map[net.Conn]bool)}
+	s := &sshServer{
+		user: who.Username, keyFile: filepath.Join(dir, "key"), knownHosts: filepath.Join(dir, "known_hosts"),
+		authorized: filepath.Join(dir, "authorized_keys"), config: filepath.Join(dir, "sshd_config"), open: make(map[*net.TCPConn]bool),
+	}
 	client, private := newKey(t)
-	s.hostKey, _ = newKey(t)
+	var hostPrivate []byte
+	s.hostKey, hostPrivate = newKey(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.addr = l.Addr().String()
-	write := func(name string, data []byte) {
-		if err := os.WriteFile(name, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(s.keyFile, private)
-	write(s.knownHosts, []byte(knownhosts.Line([]string{knownhosts.Normalize(s.addr)}, s.hostKey.PublicKey())+"\n"))
+	rewrite(t, s.keyFile, string(private))
+	rewrite(t, s.authorized, string(ssh.MarshalAuthorizedKey(client.PublicKey())))
+	rewrite(t, s.knownHosts, s.known(s.hostKey)+"\n")
+	rewrite(t, filepath.Join(dir, "host_key"), string(hostPrivate))
+	// sshd_config(5). The files are not where sshd would trust them, below /tmp.
+	rewrite(t, s.config, fmt.Sprintf(`
+HostKey %s/host_key
+AuthorizedKeysFile %s
+AuthenticationMethods publickey
+StrictModes no
+UsePAM no
+PermitUserRC no
+PrintMotd no
+LogLevel QUIET
+AcceptEnv GIT_PROTOCOL
+SetEnv GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null
+`, dir, s.authorized))
 
-	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-		if bytes.Equal(key.Marshal(), client.PublicKey().Marshal()) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("unknown key")
-	}}
-	config.AddHostKey(s.hostKey)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -83,11 +104,28 @@ func startSSH(t testing.TB) *sshServer {
 			if err != nil {
 				return
 			}
+			c := conn.(*net.TCPConn)
 			s.mu.Lock()
 			s.connections++
-			s.open[conn] = true
+			s.open[c] = true
 			s.mu.Unlock()
-			serving.Go(func() { s.serve(conn, config) })
+			serving.Go(func() {
+				defer func() {
+					s.mu.Lock()
+					delete(s.open, c)
+					s.mu.Unlock()
+					c.Close()
+				}()
+				f, err := c.File()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer f.Close()
+				cmd := exec.Command(program, "-i", "-f", s.config)
+				cmd.Stdin, cmd.Stdout = f, f
+				cmd.Run() // fails whenever a client just hangs up
+			})
 		}
 	})
 	t.Cleanup(func() {
@@ -98,91 +136,23 @@ func startSSH(t testing.TB) *sshServer {
 	return s
 }
 
+// known is the line of known_hosts for the server with that key.
+func (s *sshServer) known(key ssh.Signer) string {
+	return knownhosts.Line([]string{knownhosts.Normalize(s.addr)}, key.PublicKey())
+}
+
+// withoutV2 keeps clients from asking for version 2 of git's protocol.
+func (s *sshServer) withoutV2(t testing.TB) {
+	t.Helper()
+	rewrite(t, s.config, strings.Replace(readAll(t, s.config), "AcceptEnv GIT_PROTOCOL\n", "", 1))
+}
+
 // hangUp breaks all connections.
 func (s *sshServer) hangUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for conn := range s.open {
-		conn.Close()
-	}
-}
-
-func (s *sshServer) serve(conn net.Conn, config *ssh.ServerConfig) {
-	defer func() {
-		conn.Close()
-		s.mu.Lock()
-		delete(s.open, conn)
-		s.mu.Unlock()
-	}()
-	_, channels, requests, err := ssh.NewServerConn(conn, config)
-	if err != nil {
-		return
-	}
-	go ssh.DiscardRequests(requests)
-	var sessions sync.WaitGroup
-	defer sessions.Wait()
-	for ch := range channels {
-		if ch.ChannelType() != "session" {
-			ch.Reject(ssh.UnknownChannelType, "only sessions")
-			continue
-		}
-		channel, requests, err := ch.Accept()
-		if err != nil {
-			return
-		}
-		sessions.Go(func() { s.session(channel, requests) })
-	}
-}
-
-func (s *sshServer) session(channel ssh.Channel, requests <-chan *ssh.Request) {
-	defer channel.Close()
-	env := slices.Clip(gitEnv)
-	for req := range requests {
-		switch req.Type {
-		case "env":
-			var v struct{ Name, Value string }
-			ssh.Unmarshal(req.Payload, &v)
-			if s.v0 {
-				req.Reply(false, nil)
-				continue
-			}
-			env = append(env, v.Name+"="+v.Value)
-			req.Reply(true, nil)
-		case "exec":
-			var v struct{ Command string }
-			ssh.Unmarshal(req.Payload, &v)
-			req.Reply(true, nil)
-			cmd := exec.Command("sh", "-c", v.Command)
-			cmd.Env, cmd.Stdout, cmd.Stderr = env, channel, channel.Stderr()
-			stdin, err := cmd.StdinPipe()
-			if err == nil {
-				err = cmd.Start()
-			}
-			if err != nil {
-				return
-			}
-			// Not waited for: it ends with the channel.
-			go func() {
-				defer stdin.Close()
-				buf := make([]byte, 32<<10)
-				for {
-					n, err := channel.Read(buf)
-					if n > 0 {
-						stdin.Write(buf[:n])
-					}
-					if err != nil {
-						return
-					}
-				}
-			}()
-			status := 0
-			if cmd.Wait() != nil {
-				status = 1
-			}
-			channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
-			return
-		default:
-			req.Reply(false, nil)
-		}
+	for c := range s.open {
+		c.CloseRead() // shutdown(2): also for the program that has the socket
+		c.CloseWrite()
 	}
 }

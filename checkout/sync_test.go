@@ -4,6 +4,9 @@ package checkout
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -20,7 +23,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
-	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/hhwatchd/hhwatchd/test/gitserver"
 )
@@ -53,7 +55,7 @@ var kinds = map[string]func(t testing.TB) *world{
 	},
 	"ssh-v0": func(t testing.TB) *world {
 		w, s := newSSHWorld(t)
-		s.v0 = true
+		s.withoutV2(t)
 		return w
 	},
 }
@@ -61,7 +63,7 @@ var kinds = map[string]func(t testing.TB) *world{
 func newSSHWorld(t testing.TB) (*world, *sshServer) {
 	s := startSSH(t)
 	w := newWorld(t)
-	w.opts.URL = "ssh://git@" + s.addr + w.bare
+	w.opts.URL = "ssh://" + s.user + "@" + s.addr + w.bare
 	w.opts.Auth = Auth{SSHKeyFile: s.keyFile, KnownHostsFile: s.knownHosts}
 	return w, s
 }
@@ -652,9 +654,25 @@ func TestSSHRefusals(t *testing.T) {
 	}{
 		{"wrong key", func(w *world, s *sshServer) { os.WriteFile(s.keyFile, private, 0o600) }, ErrAuth, "auth.sshKeyFile"},
 		{"changed host key", func(w *world, s *sshServer) {
-			line := knownhosts.Line([]string{knownhosts.Normalize(s.addr)}, other.PublicKey())
-			os.WriteFile(s.knownHosts, []byte("# a comment\n"+line+"\n"), 0o600)
-		}, nil, "has changed"},
+			os.WriteFile(s.knownHosts, []byte("# a comment\n"+s.known(other)+"\n"), 0o600)
+		}, nil, "known_hosts line 2 has another one"},
+		{"revoked host key", func(w *world, s *sshServer) {
+			os.WriteFile(s.knownHosts, []byte("@revoked "+s.known(s.hostKey)+"\n"), 0o600)
+		}, nil, "is revoked by "},
+		{"key that was taken back", func(w *world, s *sshServer) { os.WriteFile(s.authorized, nil, 0o600) }, ErrAuth, "auth.sshKeyFile"},
+		{"another user", func(w *world, s *sshServer) { w.opts.URL = strings.Replace(w.opts.URL, s.user+"@", "nobody-here@", 1) }, ErrAuth, "for the user nobody-here"},
+		{"key with a passphrase", func(w *world, s *sshServer) {
+			_, private, err := ed25519.GenerateKey(rand.Reader)
+			if err != nil {
+				w.Fatal(err)
+			}
+			block, err := ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte("hunter2"))
+			if err != nil {
+				w.Fatal(err)
+			}
+			os.WriteFile(s.keyFile, pem.EncodeToMemory(block), 0o600)
+		}, nil, "has a passphrase: use one without"},
+		{"no key in the file", func(w *world, s *sshServer) { os.WriteFile(s.keyFile, []byte("hunter2"), 0o600) }, nil, "/key"},
 		{"unknown host", func(w *world, s *sshServer) { os.WriteFile(s.knownHosts, nil, 0o600) }, nil, "is not known"},
 		{"no repository", func(w *world, s *sshServer) { w.opts.URL += "x" }, ErrNoRepository, "not appear to be a git repository"},
 		{"no key", func(w *world, s *sshServer) { w.opts.Auth.SSHKeyFile = "/nowhere" }, os.ErrNotExist, "/nowhere"},
@@ -668,8 +686,37 @@ func TestSSHRefusals(t *testing.T) {
 			if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %v; want %v, with %q", err, tc.is, tc.says)
 			}
+			if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n")) {
+				t.Errorf("a secret, or more than a line: %v", err)
+			}
 		})
 	}
+}
+
+// TestRotatedSSH changes the key and the host key of a server, and then the
+// files in which they are.
+func TestRotatedSSH(t *testing.T) {
+	t.Parallel()
+	w, s := newSSHWorld(t)
+	w.personPushes(map[string]string{"a": "1"})
+	c := w.clone()
+	fails := func(says string) {
+		t.Helper()
+		s.hangUp()
+		if _, err := c.RemoteHead(w.ctx()); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("got %v, want an error with %q", err, says)
+		}
+	}
+	key, private := newKey(t)
+	rewrite(t, s.authorized, string(ssh.MarshalAuthorizedKey(key.PublicKey())))
+	fails("check auth.sshKeyFile")
+	rewrite(t, s.keyFile, string(private))
+	polls(w, c)
+	key, private = newKey(t)
+	rewrite(t, filepath.Join(filepath.Dir(s.config), "host_key"), string(private))
+	fails("known_hosts line 1 has another one; if that is right, replace the line")
+	rewrite(t, s.knownHosts, s.known(key)+"\n")
+	polls(w, c)
 }
 
 func TestProbe(t *testing.T) {

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs what the tests need and this machine lacks, on Debian: git, which
-# serves the repositories; a C compiler, which Go's race detector links with;
+# Installs what the tests need and this machine lacks, on Debian: git and sshd,
+# which serve the repositories; a C compiler, which Go's race detector links with;
 # what boots a Debian machine for the installed service; what checks the
 # package; and promtool, which alone is taken from Prometheus' package. Says
 # what it does; does nothing when nothing is missing.
@@ -16,22 +16,38 @@ command -v systemd-nspawn >/dev/null || missing="$missing systemd-container"
 command -v mmdebstrap >/dev/null || missing="$missing mmdebstrap"
 command -v lintian >/dev/null || missing="$missing lintian"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
+sshd=
+[ -x /usr/sbin/sshd ] && [ -d /run/sshd ] || sshd=sshd
 promtool=
 command -v promtool >/dev/null || promtool=promtool
-[ -z "$missing$promtool" ] && exit 0
+[ -z "$missing$sshd$promtool" ] && exit 0
 
 sudo=
 if [ "$(id -u)" -ne 0 ]; then
-	command -v sudo >/dev/null || { echo "setup: install as root:$missing $promtool" >&2; exit 1; }
+	command -v sudo >/dev/null || { echo "setup: install as root:$missing $sshd $promtool" >&2; exit 1; }
 	sudo=sudo
 fi
-echo "setup: installing$missing $promtool"
+echo "setup: installing$missing $sshd $promtool"
 export DEBIAN_FRONTEND=noninteractive
-$sudo apt-get update -qq
+[ -z "$missing$promtool" ] && [ -x /usr/sbin/sshd ] || $sudo apt-get update -qq
 if [ -n "$missing" ]; then
 	# shellcheck disable=SC2086 # a list of packages
 	$sudo apt-get install -qq -y --no-install-recommends $missing >/dev/null
 fi
+if [ ! -x /usr/sbin/sshd ]; then
+	# The tests run it themselves; nobody has asked for a service
+	# (https://www.debian.org/doc/debian-policy/ch-opersys.html, policy-rc.d).
+	policy=$(mktemp)
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	[ -e /usr/sbin/policy-rc.d ] || $sudo install -m 755 "$policy" /usr/sbin/policy-rc.d
+	$sudo apt-get install -qq -y --no-install-recommends openssh-server >/dev/null || failed=1
+	cmp -s "$policy" /usr/sbin/policy-rc.d && $sudo rm /usr/sbin/policy-rc.d
+	rm "$policy"
+	[ -z "${failed-}" ]
+	$sudo systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true
+fi
+# What its unit makes (RuntimeDirectory=).
+[ -d /run/sshd ] || $sudo mkdir -m 755 /run/sshd
 if [ -n "$promtool" ]; then
 	# Installing the package would start a Prometheus.
 	dir=$(mktemp -d)
