@@ -66,9 +66,7 @@ func (p Policy) cross(files []File, steps []Step, before func(path string) []byt
 	for i, step := range steps {
 		j.relations[i] = make([]*relations, len(step.Objects))
 		for k, o := range step.Objects {
-			if !o.Absent {
-				j.relations[i][k] = relationsOf(o.Group, o.Kind, o.Value)
-			}
+			j.relations[i][k] = o.relations
 		}
 	}
 	for j.round() {
@@ -255,5 +253,6 @@ func (j *judgement) report(w *word, fl flaw, found map[int]*problems) {
 	r := &reader{doc: j.documents[w.file][o.Document], problems: ps}
 	p := Problem{Code: fl.code, Message: fl.message, Hint: fl.hint}
 	root, _ := parseNodes(r.doc.body) // it was read before
-	r.report(locate(root, o.Value, fl.at).node(), p)
+	value, _ := readKubernetes(r.doc.body)
+	r.report(locate(root, value, fl.at).node(), p)
 }

@@ -92,8 +92,27 @@ func (s *schema) complete(object map[string]any) {
 	if s.status {
 		delete(object, "status")
 	}
-	defaulting.PruneNonNullableNullsWithoutDefaults(object, s.structural)
-	defaulting.Default(object, s.structural)
+	// To find out that there is nothing to do takes long.
+	if s.defaults || hasNull(object) {
+		defaulting.PruneNonNullableNullsWithoutDefaults(object, s.structural)
+		defaulting.Default(object, s.structural)
+	}
+}
+
+func hasNull(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case map[string]any:
+		for _, field := range v {
+			if hasNull(field) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, hasNull)
+	}
+	return false
 }
 
 // validate returns what is wrong with values, and, where that allows to look,
@@ -115,7 +134,7 @@ func (s *schema) validate(object, old map[string]any) (invalid, broken field.Err
 	if s.embedded {
 		invalid = append(invalid, objectmeta.Validate(ctx, nil, object, s.structural, false)...)
 	}
-	if old == nil || len(listtype.ValidateListSetsAndMaps(nil, s.structural, old)) == 0 {
+	if s.lists && (old == nil || len(listtype.ValidateListSetsAndMaps(nil, s.structural, old)) == 0) {
 		invalid = append(invalid, listtype.ValidateListSetsAndMaps(nil, s.structural, object)...)
 	}
 	if s.rules == nil || slices.ContainsFunc(invalid, blocksRules) {

@@ -54,8 +54,11 @@ type Object struct {
 
 	// Value is the object as Kubernetes reads it, in the types of
 	// unstructured objects: map[string]any, []any, string, bool, int64,
-	// float64 and nil. Its metadata.namespace is always filled in.
+	// float64 and nil. Its metadata.namespace is always filled in. The objects
+	// of a [Plan] have none.
 	Value map[string]any
+
+	relations *relations // those of Value; while a Plan is made
 }
 
 // EnsureAnnotation on an object with the value "absent" says that there is to

@@ -87,7 +87,12 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 				return s.now
 			}
 			return nil
-		}, ps)
+		}, ps, func(o *Object) {
+			if fabric != nil && !o.Absent {
+				o.relations = relationsOf(o.Group, o.Kind, o.Value)
+			}
+			o.Value = nil // it is several times as large as the text
+		})
 		step := Step{Verdict: Verdict{File: f.Path, Objects: objects, Problems: ps.inOrder()}, Input: i}
 		if len(step.Problems) > 0 {
 			step.Objects = p.spared(step.Verdict)

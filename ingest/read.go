@@ -51,7 +51,7 @@ func (p Policy) ReadAccepted(f File) Verdict { return p.readOver(f, nil) }
 // against their schemas.
 func (p Policy) readOver(f File, managed func(path string) []byte) Verdict {
 	ps := &problems{file: f.Path}
-	objects := p.read(f, managed, ps)
+	objects := p.read(f, managed, ps, func(*Object) {})
 	if len(ps.list) > 0 {
 		return Verdict{File: f.Path, Problems: ps.inOrder()}
 	}
@@ -87,7 +87,8 @@ func (p Policy) ReadManaged(path string, data []byte) (Object, []Problem) {
 	return o, nil
 }
 
-func (p Policy) read(f File, managed func(string) []byte, ps *problems) []Object {
+// read reads the objects of a file, and calls done with each of them.
+func (p Policy) read(f File, managed func(string) []byte, ps *problems, done func(*Object)) []Object {
 	if !hasYAMLName(f.Path) {
 		ps.add(Problem{Code: badFileName, Message: "the file's name does not end in .yaml, .yml or .json"})
 		return nil
@@ -114,6 +115,7 @@ func (p Policy) read(f File, managed func(string) []byte, ps *problems) []Object
 		} else if !twice {
 			at[o.Path] = len(objects)
 		}
+		done(&o)
 		objects = append(objects, o)
 	}
 	if len(differ) > 0 {

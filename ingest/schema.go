@@ -41,6 +41,8 @@ type schema struct {
 	rules      *cel.Validator // x-kubernetes-validations; nil where there are none
 	status     bool           // status is a subresource, and not ours to write
 	embedded   bool           // it holds other objects somewhere (x-kubernetes-embedded-resource)
+	defaults   bool           // it has some
+	lists      bool           // it says of lists what their items are to each other (x-kubernetes-list-type)
 }
 
 // Compile compiles those CustomResourceDefinitions in the files that define
@@ -155,6 +157,8 @@ func compile(v apiextensionsv1.CustomResourceDefinitionVersion) (*schema, error)
 	}
 	find := structuralschema.Visitor{Structural: func(at *structuralschema.Structural) bool {
 		s.embedded = s.embedded || at.XEmbeddedResource
+		s.defaults = s.defaults || at.Default.Object != nil
+		s.lists = s.lists || at.XListType != nil
 		return false
 	}}
 	find.Visit(structural)
