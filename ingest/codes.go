@@ -28,6 +28,8 @@ const (
 	noJSONValue     = "HH119"
 	textNotKept     = "HH120"
 
+	tooManyDocuments = "HH121"
+
 	notMapping     = "HH201"
 	badAPIVersion  = "HH202"
 	badKind        = "HH203"
@@ -83,7 +85,7 @@ var table = map[string]page{
 	},
 	fileTooLarge: {
 		"The file is too large",
-		"A raw file may have 16 MiB. Ten thousand objects usually need less than 4 MiB.",
+		"A raw file may have 16 MiB, unless limits.file in the config says otherwise. Ten thousand objects usually need less than 4 MiB.",
 		"split it into several files",
 	},
 	noObject: {
@@ -108,12 +110,12 @@ var table = map[string]page{
 	},
 	tooDeep: {
 		"A document is nested too deeply",
-		"Lists and mappings may be nested 100 levels deep. No object of a fabric comes near that.",
+		"Lists and mappings may be nested 100 levels deep, unless limits.depth in the config says otherwise. No object of a fabric comes near that.",
 		"check the brackets and the indentation",
 	},
 	badAlias: {
 		"Aliases that contain themselves or expand too far",
-		"An alias (*name) stands for all that its anchor (&name) holds. Expanded, a document may have 1.5 MiB, as much as one without aliases. An anchor that contains its own alias has no end.",
+		"An alias (*name) stands for all that its anchor (&name) holds. Expanded, a document may have 1.5 MiB, as much as one without aliases, unless limits.aliases in the config says less. An anchor that contains its own alias has no end.",
 		"write the values out instead of using aliases",
 	},
 	tooManyProblems: {
@@ -175,6 +177,12 @@ var table = map[string]page{
 		"The text cannot be kept as it is",
 		"The managed file keeps the author's own text, with the comments in front of the object moved behind its first line. Here the moved text would not be read as the same values, so nothing is written.",
 		"move the comments in front of the object to another place",
+	},
+
+	tooManyDocuments: {
+		"The file has too many documents",
+		"A raw file may have 50,000 documents, unless limits.documents in the config says otherwise.",
+		"split it into several files",
 	},
 
 	notMapping: {

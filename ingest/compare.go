@@ -61,9 +61,9 @@ type checker struct {
 }
 
 func (c *checker) check(n *yaml.Node, depth int) {
-	if depth > maxDepth {
+	if depth > c.limits.Depth {
 		if !c.stop {
-			c.report(n, Problem{Code: tooDeep, Message: fmt.Sprintf("lists and mappings are nested more than %d deep", maxDepth)})
+			c.report(n, Problem{Code: tooDeep, Message: fmt.Sprintf("lists and mappings are nested more than %d deep", c.limits.Depth)})
 		}
 		c.stop = true
 		return
@@ -184,7 +184,7 @@ func isNotFinite(s string) bool {
 }
 
 // expandedSize returns about how many bytes of JSON a node is with its aliases
-// expanded, at most a little more than maxDocument. Each node is looked at
+// expanded, at most a little more than allowed. Each node is looked at
 // once. It reports anchors that contain themselves.
 func (c *checker) expandedSize(n *yaml.Node) int {
 	const visiting = -1
@@ -201,7 +201,7 @@ func (c *checker) expandedSize(n *yaml.Node) int {
 	c.sizes[n] = visiting
 	size := len(n.Value) + 3 // quotes or brackets, and a comma
 	for _, child := range n.Content {
-		size = min(size+c.expandedSize(child), maxDocument+1)
+		size = min(size+c.expandedSize(child), c.limits.Expanded+1)
 	}
 	c.sizes[n] = size
 	return size

@@ -64,6 +64,13 @@
 //   - Anchors, aliases and merge keys are allowed where both readers agree on
 //     what they expand to, and up to a bound (HH108).
 //
+// # Limits
+//
+// [Limits] bound the size of a file, the number of its documents, their nesting
+// and what their aliases expand to, each with a code of its own (HH102, HH121,
+// HH107, HH108). A document may never have more than etcd takes (HH106). What was
+// accepted before is not held against them.
+//
 // # Schemas
 //
 // [Policy.Compile] makes [Schemas] of CustomResourceDefinitions. With them an

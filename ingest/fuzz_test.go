@@ -92,7 +92,7 @@ func readAll(data []byte) ([]any, bool) {
 	var ps problems
 	var values []any
 	for _, doc := range documents(data, &ps) {
-		r := &reader{doc: doc, problems: &ps}
+		r := &reader{doc: doc, problems: &ps, limits: DefaultLimits}
 		if _, value := r.read(); value != nil {
 			values = append(values, value)
 		}

@@ -97,7 +97,7 @@ func firstEntry(body []byte, root *yaml.Node) int {
 // sameText reports whether both readers read exactly these values from a text.
 func sameText(text []byte, want map[string]any) bool {
 	var ps problems
-	r := &reader{doc: document{body: text}, problems: &ps}
+	r := &reader{doc: document{body: text}, problems: &ps, limits: widest}
 	_, value := r.read()
 	return r.found == 0 && reflect.DeepEqual(value, want)
 }

@@ -4,7 +4,6 @@ package ingest
 
 import (
 	"bytes"
-	"cmp"
 	"slices"
 )
 
@@ -63,9 +62,7 @@ func divide(files []File, steps []Step) []Step {
 			p := &two.Problems[i]
 			p.Document, p.Line = left.place(p.Document, p.Line)
 		}
-		slices.SortStableFunc(two.Problems, func(a, b Problem) int {
-			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-		})
+		slices.SortFunc(two.Problems, byPlace)
 		all = append(all, one, two)
 	}
 	return all

@@ -38,6 +38,9 @@ type Policy struct {
 	// the fabric.
 	References References
 
+	// Limits bound what is read. The zero value stands for [DefaultLimits].
+	Limits Limits
+
 	// Partial lets [Policy.Plan] take in the good documents of a file that
 	// has others, and reject only the rest.
 	Partial bool
@@ -90,6 +93,13 @@ func (p Policy) Check() error {
 		seen[k.Plural] = k
 	}
 	return nil
+}
+
+func (p Policy) limits() Limits {
+	if p.Limits == (Limits{}) {
+		return DefaultLimits
+	}
+	return p.Limits
 }
 
 // path returns where the managed file of an object lies below the fabric's

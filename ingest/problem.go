@@ -72,15 +72,19 @@ func (ps *problems) add(p Problem) {
 
 // inOrder returns the problems as they stand in the file.
 func (ps *problems) inOrder() []Problem {
-	slices.SortStableFunc(ps.list, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
+	slices.SortFunc(ps.list, byPlace)
 	if ps.more {
 		ps.list = append(ps.list, Problem{File: ps.file, Code: tooManyProblems,
 			Message: fmt.Sprintf("the file has more problems than the %d that are listed", maxProblems),
 			Hint:    table[tooManyProblems].remedy})
 	}
 	return ps.list
+}
+
+// byPlace orders problems as they stand in a file. Those of one place have an
+// order of their own: the API server's code finds them in that of a Go map.
+func byPlace(a, b Problem) int {
+	return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 }
 
 // Reason returns the text that explains a rejected file to the person who

@@ -21,7 +21,7 @@ type File struct {
 	Data []byte
 
 	// Size is the file's size in bytes where Data was not read because there
-	// is more than [MaxFile] of it.
+	// is more of it than [Limits] allow.
 	Size int64
 }
 
@@ -43,8 +43,11 @@ func (p Policy) Read(f File) Verdict {
 }
 
 // ReadAccepted reads a file that was accepted before, perhaps by other schemas:
-// its objects are not held against them.
-func (p Policy) ReadAccepted(f File) Verdict { return p.readOver(f, nil) }
+// its objects are not held against them, nor against the limits.
+func (p Policy) ReadAccepted(f File) Verdict {
+	p.Limits = widest
+	return p.readOver(f, nil)
+}
 
 // readOver decides on a file on top of the managed files that managed returns
 // by their path, nil where there is none. Without managed, objects are not held
@@ -93,12 +96,17 @@ func (p Policy) read(f File, managed func(string) []byte, ps *problems, done fun
 		ps.add(Problem{Code: badFileName, Message: "the file's name does not end in .yaml, .yml or .json"})
 		return nil
 	}
-	if size := max(f.Size, int64(len(f.Data))); size > MaxFile {
+	if size := max(f.Size, int64(len(f.Data))); size > p.limits().File {
 		ps.add(Problem{Code: fileTooLarge,
-			Message: fmt.Sprintf("the file has %d bytes, the most is %d", size, MaxFile)})
+			Message: fmt.Sprintf("the file has %d bytes, the most is %d", size, p.limits().File)})
 		return nil
 	}
 	docs := documents(f.Data, ps)
+	if n := len(docs); n > p.limits().Documents {
+		ps.add(Problem{Code: tooManyDocuments,
+			Message: fmt.Sprintf("the file has %d documents, the most is %d", n, p.limits().Documents)})
+		return nil
+	}
 	objects := make([]Object, 0, len(docs))
 	at := make(map[string]int, len(docs)) // managed path → index in objects
 	differ := make(map[string]bool)       // managed paths that are written with different content
@@ -188,7 +196,7 @@ func notUTF8At(data []byte) Problem {
 // reports whether there is an object; problems that were found beside it are
 // in ps. With managed nil, the object is not held against its schema.
 func (p Policy) readDocument(doc document, managed func(string) []byte, ps *problems) (Object, bool) {
-	r := &reader{doc: doc, problems: ps}
+	r := &reader{doc: doc, problems: ps, limits: p.limits()}
 	root, value := r.read()
 	if value == nil {
 		return Object{}, false
@@ -239,6 +247,7 @@ func (p Policy) readDocument(doc document, managed func(string) []byte, ps *prob
 type reader struct {
 	doc      document
 	problems *problems
+	limits   Limits
 	found    int // problems of this document
 }
 
@@ -264,9 +273,9 @@ func (r *reader) read() (*yaml.Node, map[string]any) {
 	switch body := r.doc.body; {
 	case r.doc.unreadable:
 		return nil, nil
-	case len(body) > maxDocument:
+	case len(body) > MaxDocument:
 		r.report(nil, Problem{Code: documentLarge,
-			Message: fmt.Sprintf("the document has %d bytes, the most is %d", len(body), maxDocument)})
+			Message: fmt.Sprintf("the document has %d bytes, the most is %d", len(body), MaxDocument)})
 		return nil, nil
 	case body[0] == '%':
 		r.report(nil, Problem{Code: directive, Message: "the document begins with a directive"})
@@ -281,10 +290,10 @@ func (r *reader) read() (*yaml.Node, map[string]any) {
 	c.check(root, 0)
 	if c.aliases && !c.stop {
 		c.sizes = make(map[*yaml.Node]int)
-		if c.expandedSize(root) > maxDocument {
+		if c.expandedSize(root) > r.limits.Expanded {
 			c.stop = true
 			r.report(root, Problem{Code: badAlias,
-				Message: fmt.Sprintf("with its aliases expanded, the document has more than %d bytes", maxDocument)})
+				Message: fmt.Sprintf("with its aliases expanded, the document has more than %d bytes", r.limits.Expanded)})
 		}
 	}
 	if c.stop {

@@ -83,7 +83,7 @@ func TestRefused(t *testing.T) {
 			shown[code] = shown[code] || strings.Contains(e.codes, code)
 		}
 	}
-	elsewhere := []string{badFileName, fileTooLarge, documentLarge, tooManyProblems, textNotKept, notOneObject, wrongPath}
+	elsewhere := []string{badFileName, fileTooLarge, tooManyDocuments, documentLarge, tooManyProblems, textNotKept, notOneObject, wrongPath}
 	for _, code := range slices.Sorted(maps.Keys(table)) {
 		if !shown[code] && !slices.Contains(elsewhere, code) {
 			t.Errorf("no example of %s", code)
@@ -92,7 +92,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	huge := strings.Repeat("# comment\n", MaxFile/10+1) + vpc("a")
+	huge := strings.Repeat("# comment\n", int(DefaultLimits.File)/10+1) + vpc("a")
 	for _, test := range []struct{ name, path, in, want string }{
 		{"name", "sub/x.txt", vpc("a"), "HH101"},
 		{"name in capitals", "x.YAML", vpc("a"), "HH101"},
@@ -100,7 +100,7 @@ func TestBounds(t *testing.T) {
 		{"short name", "sub/x.yml", vpc("a"), ""},
 		{"JSON name", "x.json", jsonVPC, ""},
 		{"file", "x.yaml", huge, "HH102"},
-		{"document", "x.yaml", vpc("a", "  x: "+strings.Repeat("x", maxDocument)+"\n") + "---\n" + vpc("b", "  x: yes\n"), "HH106 HH116"},
+		{"document", "x.yaml", vpc("a", "  x: "+strings.Repeat("x", MaxDocument)+"\n") + "---\n" + vpc("b", "  x: yes\n"), "HH106 HH116"},
 		{"name of 250", "x.yaml", vpc(strings.Repeat("a", 250)), ""},
 		{"aliases within the bound", "x.yaml", vpc("a", bomb(3)...), ""},
 	} {
@@ -110,6 +110,33 @@ func TestBounds(t *testing.T) {
 				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+// Each limit has its code, and nothing that was accepted before is held against
+// narrower ones.
+func TestLimits(t *testing.T) {
+	in := []byte(vpc("a", "  x: &x [[b], c]\n  z: [*x, *x]\n") + "---\n" + vpc("b"))
+	for _, test := range []struct {
+		limits Limits
+		want   string
+	}{
+		{Limits{}, ""},
+		{Limits{1000, 2, 5, 1000}, ""},
+		{Limits{100, 2, 5, 1000}, "HH102"},
+		{Limits{1000, 1, 5, 1000}, "HH121"},
+		{Limits{1000, 2, 3, 1000}, "HH107"},
+		{Limits{1000, 2, 5, 100}, "HH108"},
+	} {
+		p := hedgehog
+		p.Limits = test.limits
+		f := File{Path: "x.yaml", Data: in}
+		if got := codesOf(p.Read(f).Problems); got != test.want {
+			t.Errorf("%+v: got %s, want %s", test.limits, got, test.want)
+		}
+		if v := p.ReadAccepted(f); len(v.Objects) != 2 {
+			t.Errorf("%+v: accepted before: %s", test.limits, Reason(v))
+		}
 	}
 }
 

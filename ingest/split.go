@@ -5,22 +5,35 @@ package ingest
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"unicode/utf8"
 )
 
-// MaxFile is the largest raw file that is read, in bytes.
-const MaxFile = 16 << 20
-
-// Bounds on what is read. They keep memory and time in proportion to the
+// Limits bound what is read. They keep memory and time in proportion to the
 // largest file, whatever it holds.
+type Limits struct {
+	File      int64 // bytes of a raw file
+	Documents int   // of a file
+	Depth     int   // of nested lists and mappings in a document; at most [MaxDepth]
+	Expanded  int   // bytes of a document with its aliases expanded; at most [MaxDocument]
+}
+
+// DefaultLimits are those of a [Policy] that has none of its own.
+var DefaultLimits = Limits{File: 16 << 20, Documents: 50_000, Depth: 100, Expanded: MaxDocument}
+
+// widest are those for what was accepted before, perhaps with wider ones.
+var widest = Limits{File: math.MaxInt64, Documents: math.MaxInt, Depth: MaxDepth, Expanded: MaxDocument}
+
 const (
-	// maxDocument bounds the text of one document in bytes, and what its
+	// MaxDocument bounds the text of one document in bytes, and what its
 	// aliases expand to. etcd takes no larger object (its option
 	// --max-request-bytes), and the parsers need several hundred bytes of
 	// memory for one byte of the worst text.
-	maxDocument = 3 << 19
+	MaxDocument = 3 << 19
 
-	maxDepth = 100 // nested lists and mappings
+	// MaxDepth bounds the depth that [Limits] may allow: the parsers and all
+	// that walks values call themselves.
+	MaxDepth = 1000
 )
 
 // A document is one document of a file, cut out as kubectl would cut it.

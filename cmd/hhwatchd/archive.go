@@ -132,7 +132,7 @@ func (r *repository) sweep(f *fabric) error {
 	if err != nil {
 		return err
 	}
-	spent, _, err := watcher.Sweep(r.onDisk(f.cfg.raw()), ingest.MaxFile, func(_ string, data []byte) bool {
+	spent, _, err := watcher.Sweep(r.onDisk(f.cfg.raw()), int64(largestFile), func(_ string, data []byte) bool {
 		// In doubt it goes back into raw/.
 		// What was taken in in part was put away in both parts before.
 		commit, err := r.archived(f, checkout.BlobHash(data), head)

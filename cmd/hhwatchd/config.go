@@ -46,6 +46,9 @@ type Config struct {
 	// Journal says how much of the journal is kept.
 	Journal JournalConfig `yaml:"journal"`
 
+	// Limits bound what is read of raw files.
+	Limits LimitsConfig `yaml:"limits"`
+
 	// HTTP is the listener for metrics, probes and webhooks.
 	HTTP HTTPConfig `yaml:"http"`
 
@@ -72,6 +75,31 @@ type JournalConfig struct {
 	// MaxSize is how large the journal may become on disk, give or take a
 	// segment. Default: 1GiB; at least 64MiB.
 	MaxSize Size `yaml:"maxSize"`
+}
+
+// largestFile is the most that limits.file may be.
+const largestFile = 256 * mebibyte
+
+// LimitsConfig bounds raw files, and with them the memory that they take.
+type LimitsConfig struct {
+	// File is how large a file may be (HH102). Default: 16MiB; at most 256MiB.
+	File Size `yaml:"file"`
+	// Documents is how many of them a file may have (HH121). Default: 50000.
+	Documents int `yaml:"documents"`
+	// Depth is how deep lists and mappings may be nested (HH107). Default:
+	// 100; at most 1000.
+	Depth int `yaml:"depth"`
+	// Aliases is how large a document may be with its aliases expanded
+	// (HH108). Default: 1536KiB, which is also the most.
+	Aliases Size `yaml:"aliases"`
+	// Cycle is how much of a fabric's files, in the order of their arrival,
+	// one cycle takes; what is beyond it waits for the next, which follows at
+	// once. A file is never cut for it. Default: 128MiB; at least File.
+	Cycle Size `yaml:"cycle"`
+}
+
+func (l *LimitsConfig) ingest() ingest.Limits {
+	return ingest.Limits{File: int64(l.File), Documents: l.Documents, Depth: l.Depth, Expanded: int(l.Aliases)}
 }
 
 // HTTPConfig is the HTTP listener. It has no TLS: for the world outside, a
@@ -314,6 +342,11 @@ func (c *Config) complete() {
 	setDefault(&c.Rescan, 5*time.Minute)
 	setDefault(&c.Journal.MaxAge, 365*24*time.Hour)
 	setDefault(&c.Journal.MaxSize, gibibyte)
+	setDefault(&c.Limits.File, Size(ingest.DefaultLimits.File))
+	setDefault(&c.Limits.Documents, ingest.DefaultLimits.Documents)
+	setDefault(&c.Limits.Depth, ingest.DefaultLimits.Depth)
+	setDefault(&c.Limits.Aliases, Size(ingest.DefaultLimits.Expanded))
+	setDefault(&c.Limits.Cycle, max(128*mebibyte, c.Limits.File))
 	if strings.HasPrefix(c.HTTP.Listen, ":") {
 		c.HTTP.Listen = "127.0.0.1" + c.HTTP.Listen
 	}
@@ -415,6 +448,7 @@ func (v *validator) config(c *Config) {
 	if c.Journal.MaxSize < 64*mebibyte {
 		v.fail([]any{"journal", "maxSize"}, "%v is below 64 MiB", c.Journal.MaxSize)
 	}
+	v.limits(&c.Limits)
 	v.http(&c.HTTP)
 	if len(c.Repositories) == 0 {
 		v.fail([]any{"repositories"}, "none is configured; name at least one")
@@ -430,6 +464,24 @@ func (v *validator) config(c *Config) {
 			v.name(append(slices.Clone(at), "fabrics", j, "name"), r.Fabrics[j].Name, fabrics, "fabric")
 			v.fabric(append(slices.Clone(at), "fabrics", j), r, j)
 		}
+	}
+}
+
+func (v *validator) limits(l *LimitsConfig) {
+	if l.File > largestFile {
+		v.fail([]any{"limits", "file"}, "%v is above %v", l.File, largestFile)
+	}
+	if l.Documents < 1 {
+		v.fail([]any{"limits", "documents"}, "%d is not a number of documents", l.Documents)
+	}
+	if l.Depth < 1 || l.Depth > ingest.MaxDepth {
+		v.fail([]any{"limits", "depth"}, "%d is not between 1 and %d", l.Depth, ingest.MaxDepth)
+	}
+	if l.Aliases > ingest.MaxDocument {
+		v.fail([]any{"limits", "aliases"}, "%v is above %v, the most that an API server takes", l.Aliases, Size(ingest.MaxDocument))
+	}
+	if l.Cycle < l.File {
+		v.fail([]any{"limits", "cycle"}, "%v is below limits.file (%v)", l.Cycle, l.File)
 	}
 }
 

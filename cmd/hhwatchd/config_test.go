@@ -28,6 +28,7 @@ func TestExampleConfig(t *testing.T) {
 		Settle:   Settle{Quiet: 500 * time.Millisecond, Max: 5 * time.Second},
 		Rescan:   5 * time.Minute,
 		Journal:  JournalConfig{MaxAge: 365 * 24 * time.Hour, MaxSize: gibibyte},
+		Limits:   LimitsConfig{File: 16 * mebibyte, Documents: 50000, Depth: 100, Aliases: 1536 << 10, Cycle: 128 * mebibyte},
 		Repositories: []RepositoryConfig{{
 			Name: "site-a", URL: "https://git.example.net/net/fabrics.git", Branch: "main", Interval: time.Minute,
 			Auth:   Auth{Username: "hhwatchd", PasswordFile: "/etc/hhwatchd/git-token"},
@@ -158,6 +159,10 @@ func TestConfigErrors(t *testing.T) {
 			"c.yaml:9: repositories[0].fabrics[0].cluster.kubeconfig: missing"}},
 		{"journal", "stateDir: /s", "stateDir: /s\njournal:\n  maxAge: 1m\n  maxSize: 1MiB", []string{
 			"c.yaml:4: journal.maxAge: 1m0s is below one hour", "c.yaml:5: journal.maxSize: 1 MiB is below 64 MiB"}},
+		{"limits", "stateDir: /s", "stateDir: /s\nlimits:\n  file: 1GiB\n  documents: -1\n  depth: 5000\n  aliases: 2MiB\n  cycle: 1MiB", []string{
+			"c.yaml:4: limits.file: 1 GiB is above 256 MiB", "c.yaml:5: limits.documents: -1 is not a number of documents",
+			"c.yaml:6: limits.depth: 5000 is not between 1 and 1000", "c.yaml:7: limits.aliases: 2 MiB is above 1.5 MiB",
+			"c.yaml:8: limits.cycle: 1 MiB is below limits.file (1 GiB)"}},
 		{"size without a unit", "stateDir: /s", "stateDir: /s\njournal: {maxSize: 1000000000}", []string{
 			`c.yaml:3: "1000000000" is not a size; write 512MiB or 1GiB`}},
 		{"size beyond all", "stateDir: /s", "stateDir: /s\njournal: {maxSize: 99999999TiB}", []string{`c.yaml:3: "99999999TiB" is not a size`}},

@@ -139,7 +139,7 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 			}
 		}
 		dropped := batch{fabric: f, origin: journal.Dropped}
-		if fr.Error == "" {
+		if fr.Error == "" && fr.Deferred == 0 {
 			if dropped, err = r.discoverDisk(f, fr, pulled); err != nil {
 				fr.Error = r.inWords(err)
 			}
@@ -150,6 +150,9 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 		}
 		batches = append(batches, dropped)
 		left = append(left, done)
+		if fr.Deferred > 0 && !t.dryRun {
+			r.lookAgain()
+		}
 
 		// Each batch is planned on what the ones before it leave behind.
 		overlay := map[string][]byte{}
@@ -380,7 +383,7 @@ func (b *base) saysAgain(f *fabric, p string, blob checkout.Hash) bool {
 
 // looked reports whether the listing of raw/ would have found a file p.
 func (f *fabricReport) looked(p string) bool {
-	if f.Error != "" || slices.Contains(f.Waiting, p) {
+	if f.Error != "" || f.Deferred > 0 || slices.Contains(f.Waiting, p) {
 		return false
 	}
 	for ; p != "."; p = path.Dir(p) {
@@ -457,7 +460,8 @@ func (p *planned) report(i int, dryRun bool) fileReport {
 }
 
 // discoverTree lists the raw files of a fabric that the tip's tree holds, in
-// the order in which their commits brought them.
+// the order in which their commits brought them, as many as limits.cycle lets
+// one cycle take. What is left waits, and all drops, which came later, with it.
 func (r *repository) discoverTree(f *fabric, tip checkout.Hash, fr *fabricReport) (batch, error) {
 	b := batch{fabric: f, origin: journal.Pulled}
 	links, err := r.clone.Irregular(tip, f.cfg.raw())
@@ -488,10 +492,15 @@ func (r *repository) discoverTree(f *fabric, tip checkout.Hash, fr *fabricReport
 	if err != nil {
 		return b, err
 	}
-	for _, p := range paths {
+	total := 0
+	for i, p := range paths {
 		data, err := r.clone.Blob(blobs[p])
 		if err != nil {
 			return b, err
+		}
+		if total += len(data); i > 0 && total > int(r.limits.Cycle) {
+			fr.Deferred = len(paths) - i
+			break
 		}
 		b.inputs = append(b.inputs, input{
 			File:   ingest.File{Path: below(p, f.cfg.raw()), Data: data},
@@ -503,7 +512,7 @@ func (r *repository) discoverTree(f *fabric, tip checkout.Hash, fr *fabricReport
 }
 
 // discoverDisk lists the raw files of a fabric that lie on disk, in the order
-// of their arrival. Those that are still being written wait. One that is the
+// of their arrival, as many as limits.cycle lets one cycle take. Those that are still being written wait. One that is the
 // very file that the tree has was put there by git, not by a person.
 func (r *repository) discoverDisk(f *fabric, fr *fabricReport, pulled batch) (batch, error) {
 	b := batch{fabric: f, origin: journal.Dropped}
@@ -522,8 +531,9 @@ func (r *repository) discoverDisk(f *fabric, fr *fabricReport, pulled batch) (ba
 		}
 		fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: %s", s.Path, s.Why))
 	}
-	for _, e := range found {
-		file, err := watcher.Read(dir, e.Path, r.settle.Quiet, ingest.MaxFile)
+	total := 0
+	for i, e := range found {
+		file, err := watcher.Read(dir, e.Path, r.settle.Quiet, int64(r.limits.File))
 		switch {
 		case errors.Is(err, watcher.ErrBusy):
 			fr.Waiting = append(fr.Waiting, e.Path)
@@ -541,6 +551,10 @@ func (r *repository) discoverDisk(f *fabric, fr *fabricReport, pulled batch) (ba
 			// A name that is too long, a bad sector: this file's alone.
 			fr.Skipped = append(fr.Skipped, fmt.Sprintf("%s: %v", e.Path, err))
 			continue
+		}
+		if total += len(file.Data); len(b.inputs) > 0 && total > int(r.limits.Cycle) {
+			fr.Deferred = len(found) - i
+			break
 		}
 		blob := checkout.BlobHash(file.Data)
 		if inTree[file.Path] == blob {

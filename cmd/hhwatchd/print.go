@@ -68,6 +68,9 @@ func printReport(w io.Writer, r *report) {
 		for _, p := range f.Waiting {
 			line("ingest", "%s: %s waits: it is still being written", f.Name, p)
 		}
+		if f.Deferred > 0 {
+			line("ingest", "%s: %s for the next cycle (limits.cycle)", f.Name, waits(f.Deferred))
+		}
 		for _, p := range f.Skipped {
 			line("ingest", "%s: LEFT ALONE: %s", f.Name, p)
 		}
@@ -267,4 +270,11 @@ func problemLine(p journal.Problem) string {
 		s = strings.Join(where, ", ") + ": " + s
 	}
 	return s
+}
+
+func waits(n int) string {
+	if n == 1 {
+		return "1 file waits"
+	}
+	return fmt.Sprintf("%d files wait", n)
 }

@@ -54,7 +54,10 @@ type fabricReport struct {
 	Waiting []string     `json:"waiting,omitempty"` // still being written
 	Skipped []string     `json:"skipped,omitempty"` // left alone in raw/, and why
 	Error   string       `json:"error,omitempty"`   // why its raw/ cannot be used
-	Apply   applyReport  `json:"apply"`
+
+	Deferred int `json:"deferred,omitempty"` // files beyond limits.cycle, which the next cycle takes
+
+	Apply applyReport `json:"apply"`
 
 	applying <-chan applyReport // where the cluster answers
 }

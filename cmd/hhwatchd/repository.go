@@ -33,6 +33,7 @@ import (
 type repository struct {
 	cfg      *RepositoryConfig
 	settle   Settle
+	limits   LimitsConfig
 	rescan   time.Duration
 	stateDir string
 	cloneDir string
@@ -135,7 +136,7 @@ type fabricStatus struct {
 
 func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) *repository {
 	r := &repository{
-		cfg: cfg, settle: c.Settle, rescan: c.Rescan, stateDir: c.StateDir,
+		cfg: cfg, settle: c.Settle, limits: c.Limits, rescan: c.Rescan, stateDir: c.StateDir,
 		cloneDir: c.cloneDir(cfg.Name), asideDir: c.asideDir(cfg.Name), journalDir: c.journalDir(),
 		log: log.With("repository", cfg.Name), book: b,
 		remote:   poller.New(cfg.Interval),

@@ -47,6 +47,9 @@ const firstAsk = 10 * time.Second
 // when it is asked for first.
 func newSchemas(c *Config, f *FabricConfig) *schemas {
 	s := &schemas{policy: ingest.Policy{Namespace: f.namespace(), Kinds: ingest.Hedgehog(), References: f.References, Partial: f.Partial}}
+	if c.Limits != (LimitsConfig{}) {
+		s.policy.Limits = c.Limits.ingest()
+	}
 	switch {
 	case f.CRDs != "":
 		s.dir = f.CRDs
