@@ -15,15 +15,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// verbs are the rights that are needed for each kind. (Server-side apply is a
-// patch, and a create too where the object is not there yet.)
+// verbs are the rights that are needed for each kind, the last one only to
+// prune. (Server-side apply is a patch, and a create too where the object is not
+// there yet.)
 var verbs = []string{"get", "list", "create", "patch", "delete"}
 
 // A Kind is a kind of object, in one version.
 type Kind struct{ Group, Version, Kind, Plural string }
 
-// resource names the kind as kubectl and RBAC do.
-func (k Kind) resource() string {
+// Resource names the kind as kubectl and RBAC do: plural.group.
+func (k Kind) Resource() string {
 	return schema.GroupResource{Group: k.Group, Resource: k.Plural}.String()
 }
 
@@ -49,23 +50,35 @@ type KindHealth struct {
 func (h Health) Problems() []string {
 	var problems []string
 	for _, k := range h.Kinds {
-		switch {
-		case len(k.Served) == 0:
-			problems = append(problems, fmt.Sprintf("%s: not known to the cluster; install its CRD", k.resource()))
-		case !slices.Contains(k.Served, k.Version):
-			problems = append(problems, fmt.Sprintf("%s: the cluster serves %s, not %s", k.resource(), strings.Join(k.Served, ", "), k.Version))
-		}
-		if len(k.Missing) > 0 {
-			problems = append(problems, fmt.Sprintf("%s: the credentials lack the right to %s", k.resource(), strings.Join(k.Missing, ", ")))
-		}
+		problems = append(problems, k.Problems()...)
+	}
+	return problems
+}
+
+// Problems returns what has to be put right for the kind, a line for each.
+func (k KindHealth) Problems() []string {
+	var problems []string
+	switch {
+	case len(k.Served) == 0:
+		problems = append(problems, fmt.Sprintf("%s: not known to the cluster; install its CRD", k.Resource()))
+	case !slices.Contains(k.Served, k.Version):
+		problems = append(problems, fmt.Sprintf("%s: the cluster serves %s, not %s", k.Resource(), strings.Join(k.Served, ", "), k.Version))
+	}
+	if len(k.Missing) > 0 {
+		problems = append(problems, fmt.Sprintf("%s: the credentials lack the right to %s", k.Resource(), strings.Join(k.Missing, ", ")))
 	}
 	return problems
 }
 
 // Check asks the cluster whether it could hold objects of these kinds in the
-// configured namespace, and changes nothing. An error says that it cannot be
-// asked; what it lacks is in Health.
-func (c *Cluster) Check(ctx context.Context, kinds []Kind) (Health, error) {
+// configured namespace, and, with prune set, whether it would let go of them;
+// it changes nothing. An error says that it cannot be asked; what it lacks is
+// in Health.
+func (c *Cluster) Check(ctx context.Context, kinds []Kind, prune bool) (Health, error) {
+	verbs := verbs
+	if !prune {
+		verbs = verbs[:len(verbs)-1]
+	}
 	conn, err := c.connection()
 	if err != nil {
 		return Health{}, err
@@ -158,6 +171,12 @@ func (conn *connection) getJSON(ctx context.Context, path string, into any) erro
 
 // may asks for a right of our own.
 func (conn *connection) may(ctx context.Context, verb string, kind Kind, namespace string) (bool, error) {
+	allowed, err := conn.review(ctx, verb, kind, namespace)
+	return allowed, conn.asking(ctx, "its rights", err)
+}
+
+// review is may without a judgement of the error.
+func (conn *connection) review(ctx context.Context, verb string, kind Kind, namespace string) (bool, error) {
 	limited, cancel := context.WithTimeout(ctx, conn.readLimit)
 	defer cancel()
 	review := &unstructured.Unstructured{Object: map[string]any{
@@ -170,7 +189,7 @@ func (conn *connection) may(ctx context.Context, verb string, kind Kind, namespa
 	reviews := schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "selfsubjectaccessreviews"}
 	answer, err := conn.dynamic.Resource(reviews).Create(limited, review, metav1.CreateOptions{})
 	if err != nil {
-		return false, conn.asking(ctx, "its rights", err)
+		return false, err
 	}
 	allowed, _, _ := unstructured.NestedBool(answer.Object, "status", "allowed")
 	return allowed, nil

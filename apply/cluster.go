@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/dynamic"
@@ -282,12 +283,17 @@ func (conn *connection) alive(ctx context.Context) bool {
 // ready reports whether the API server says that it is ready. It answers
 // requests before it is, without knowing yet of all roles (RBAC) and CRDs; what
 // it refuses then means nothing. /readyz itself is open to all by the role
-// system:public-info-viewer, so that one who may not ask for it is one of whom
-// the API server knows no role.
+// system:public-info-viewer, unless the cluster is hardened. One who may not ask
+// for it is therefore asked another question, which the role system:basic-user
+// opens to all who are known by name: what he may do. If that is refused too,
+// the API server knows of no role yet.
 func (conn *connection) ready(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	_, err := conn.raw.Get().AbsPath("/readyz").MaxRetries(0).DoRaw(ctx)
+	if apierrors.IsForbidden(err) {
+		_, err = conn.review(ctx, "get", Kind{Plural: "namespaces"}, "")
+	}
 	return err == nil
 }
 

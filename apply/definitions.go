@@ -42,25 +42,25 @@ func (c *Cluster) Definitions(ctx context.Context, kinds []Kind) (map[string][]b
 		}
 		limited, cancel := context.WithTimeout(ctx, conn.readLimit)
 		defer cancel()
-		crd, err := crds.Get(limited, k.resource(), metav1.GetOptions{})
+		crd, err := crds.Get(limited, k.Resource(), metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 		if apierrors.IsForbidden(err) {
 			mu.Lock()
 			defer mu.Unlock()
-			forbidden = append(forbidden, k.resource())
+			forbidden = append(forbidden, k.Resource())
 			return nil
 		}
 		if err != nil {
-			return conn.asking(ctx, "the definition of "+k.resource(), err)
+			return conn.asking(ctx, "the definition of "+k.Resource(), err)
 		}
 		data, err := json.Marshal(map[string]any{
 			"apiVersion": crd.GetAPIVersion(), "kind": crd.GetKind(),
 			"metadata": map[string]any{"name": crd.GetName()}, "spec": crd.Object["spec"],
 		})
 		if err != nil {
-			return fmt.Errorf("encoding the definition of %s: %w", k.resource(), err)
+			return fmt.Errorf("encoding the definition of %s: %w", k.Resource(), err)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -123,7 +123,7 @@ func TestUnreachable(t *testing.T) {
 				"full":  func(report func(Result)) error { return c.Apply(t.Context(), objs, true, report) },
 				"each":  func(report func(Result)) error { return c.Apply(t.Context(), objs, false, report) },
 				"prune": func(report func(Result)) error { return c.Prune(t.Context(), objs, report) },
-				"check": func(func(Result)) error { _, err := c.Check(t.Context(), nil); return err },
+				"check": func(func(Result)) error { _, err := c.Check(t.Context(), nil, true); return err },
 			}
 			for name, op := range ops {
 				err := op(func(r Result) { t.Errorf("%s: %s is reported as %s", name, r.Name, r.Outcome) })

@@ -47,7 +47,7 @@ func (c *Cluster) Live(ctx context.Context, kinds []Kind) (objs []Object, left m
 				return nil, nil, fmt.Errorf("cluster %s is not ready", conn.server)
 			}
 			if err != nil {
-				return nil, nil, conn.asking(ctx, "its "+k.resource(), b.explain(err))
+				return nil, nil, conn.asking(ctx, "its "+k.Resource(), b.explain(err))
 			}
 			if schema == nil && len(page.Items) > 0 {
 				if schema, err = op.schema(ctx, k); err != nil {

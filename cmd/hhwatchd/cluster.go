@@ -57,13 +57,16 @@ type cluster struct {
 	done    []chan<- applyReport
 	wake    chan struct{}
 	status  fabricStatus
+	health  clusterHealth
+	met     time.Time     // when it last did what it was asked
+	ailing  chan struct{} // asks for a check
 }
 
 func newCluster(r *repository, f *fabric) *cluster {
 	return &cluster{
 		repo: r, fabric: f, retry: poller.NewRetry(),
 		pending: map[string]bool{}, broken: map[string]string{}, missed: true,
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), ailing: make(chan struct{}, 1),
 	}
 }
 
@@ -370,6 +373,12 @@ func (c *cluster) finish(t target, rep *applyReport) {
 		c.status.Cluster = server
 	}
 	down, since := c.status.Down, c.status.DownSince
+	if rep.Error != down || !slices.Equal(rep.Failed, c.status.Failed) {
+		c.ail() // or got well
+	}
+	if rep.Error == "" && rep.Objects != nil {
+		c.met = time.Now()
+	}
 	c.status.Down = rep.Error
 	if rep.Error == "" {
 		c.status.DownSince, c.status.Tries = time.Time{}, 0
@@ -411,4 +420,11 @@ func (c *cluster) fill(fs *fabricStatus) {
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next
 	fs.Succeeded = c.status.Succeeded
+	if !c.health.Checked.IsZero() {
+		h := c.health
+		if h.Checked.Before(c.met) {
+			h.Error = "" // it answers since
+		}
+		fs.Health = &h
+	}
 }

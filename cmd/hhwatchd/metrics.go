@@ -201,6 +201,7 @@ var (
 	fabricObjects     = gauge("fabric_objects", "Objects, by how far they have come; those without a cluster are managed.", "repository", "fabric", "state")
 	rawFiles          = gauge("raw_files", "Files in raw/ that are still being written (waiting), or that cannot be taken (left_alone).", "repository", "fabric", "state")
 	clusterUp         = gauge("cluster_up", "Whether the API server was well when it was last asked (1) or not (0).", "repository", "fabric")
+	clusterMissing    = gauge("cluster_missing", "Kinds for which the cluster lacks a version or a right that is needed.", "repository", "fabric")
 	pruneHeld         = gauge("prune_held", "Whether objects wait to be deleted until a person agrees (1) or not (0).", "repository", "fabric")
 	hung              = gauge("hung", "Whether some work makes no step any more (1) or not (0).")
 	journalSize       = gauge("journal_size_bytes", "Size of the journal on disk.")
@@ -210,7 +211,7 @@ var (
 
 func (gauges) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		remoteUp, unpushed, repositorySuccess, fabricSuccess, fabricObjects, rawFiles, clusterUp, pruneHeld,
+		remoteUp, unpushed, repositorySuccess, fabricSuccess, fabricObjects, rawFiles, clusterUp, clusterMissing, pruneHeld,
 		hung, journalSize, journalSegments, journalRecords,
 	} {
 		to <- d
@@ -241,8 +242,11 @@ func (g gauges) Collect(to chan<- prometheus.Metric) {
 			send(fabricObjects, float64(n.Applied), st.Name, f.Name, string(journal.StateApplied))
 			send(fabricObjects, float64(n.Failed), st.Name, f.Name, string(journal.StateFailed))
 			send(fabricObjects, float64(n.Prune), st.Name, f.Name, string(journal.StatePrune))
-			if f.Down != "" || f.Commit != "" {
-				send(clusterUp, oneIf(f.Down == ""), st.Name, f.Name)
+			if f.Down != "" || f.Commit != "" || f.Health != nil {
+				send(clusterUp, oneIf(f.Down == "" && (f.Health == nil || f.Health.Error == "")), st.Name, f.Name)
+			}
+			if f.Health != nil && f.Health.Version != "" {
+				send(clusterMissing, float64(len(f.Health.Lacks)), st.Name, f.Name)
 			}
 			send(pruneHeld, oneIf(f.Held != ""), st.Name, f.Name)
 		}

@@ -170,6 +170,9 @@ func (s *statusDoc) well() bool {
 			return false
 		}
 		for _, f := range r.Fabrics {
+			if f.Health != nil && f.Health.Error != "" {
+				return false
+			}
 			if f.Down != "" || f.Held != "" || f.Error != "" || len(f.Failed) > 0 || len(f.Skipped) > 0 {
 				return false
 			}
@@ -224,6 +227,7 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 				fmt.Fprintf(w, "            cluster DOWN for %s, %s: %s; next try %s\n",
 					now.Sub(f.DownSince).Round(time.Second), plural(f.Tries, "attempt"), strings.TrimPrefix(f.Down, "cluster "), f.Next.Local().Format(time.TimeOnly))
 			}
+			f.Health.print(w, f.Down != "", ago)
 			for _, e := range f.Failed {
 				fmt.Fprintf(w, "            NOT APPLIED %s\n", e)
 			}

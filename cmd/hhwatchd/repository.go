@@ -132,6 +132,8 @@ type fabricStatus struct {
 	Tries     int       `json:"tries,omitempty"`    // that failed since then
 	Next      time.Time `json:"next,omitzero"`      // the next attempt, while something waits for it
 	Succeeded time.Time `json:"succeeded,omitzero"` // when its cluster last held all that it should; without one, as the repository's
+
+	Health *clusterHealth `json:"health,omitempty"` // of its cluster, once that was checked
 }
 
 func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) *repository {
@@ -173,6 +175,7 @@ func (r *repository) run(ctx context.Context, firstLook func()) {
 	for _, f := range r.fabrics {
 		if f.cluster != nil {
 			owned.Go(func() { f.cluster.run(ctx) })
+			owned.Go(func() { f.cluster.stayHealthy(ctx) })
 		}
 	}
 	owned.Go(func() { r.watch.Run(ctx) })

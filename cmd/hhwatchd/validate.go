@@ -300,7 +300,7 @@ func validateCluster(ctx context.Context, fc *FabricConfig, add func(string, err
 	}
 	defer api.Close()
 	kinds := kindsOf(ingest.Policy{Kinds: ingest.Hedgehog()})
-	health, err := api.Check(ctx, kinds)
+	health, err := api.Check(ctx, kinds, fc.Prune)
 	if err != nil {
 		add(subject, err, "")
 		return
