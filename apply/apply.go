@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -40,6 +41,13 @@ type Object struct {
 	Name                 string         // metadata.name
 	Value                map[string]any // the object as JSON, metadata.namespace included; it is not changed
 	Path                 string         // its managed file, for messages
+
+	// Digest tells Values of the object apart: where it is the same, so are
+	// they. With a [Watch] the cluster is known to hold it. Optional.
+	Digest string
+	// ReportOnly has the object left as it is, and reported as [Drifted] where
+	// it is not as wanted.
+	ReportOnly bool
 }
 
 // A Key identifies an object in a cluster, whatever version it is written in.
@@ -56,6 +64,7 @@ const (
 	Configured Outcome = "configured" // it was changed
 	Unchanged  Outcome = "unchanged"  // it was as wanted
 	Failed     Outcome = "failed"     // it is not as wanted
+	Drifted    Outcome = "drifted"    // it is not as wanted, and is left so because only a report is
 	Pruned     Outcome = "pruned"     // it was there, and is no longer
 	Gone       Outcome = "gone"       // it was to be deleted, and was not there
 	Deleting   Outcome = "deleting"   // it is being deleted, and waits for finalizers
@@ -66,9 +75,15 @@ const (
 type Result struct {
 	Object
 	Outcome Outcome
-	// Field is, for Configured, a field in which the live object differed, as
-	// in ".spec.role". There may be more.
+	// Field is, for Configured and Drifted, a field in which the live object
+	// differed, as in ".spec.role"; empty for Drifted if it is not there. There
+	// may be more: it is the first by name.
 	Field string
+	// Manager is the field manager who has that field, or a part of it, by now,
+	// and Changed when they last changed what is theirs in the object, to the
+	// second; empty where nobody has it, such as when the field was removed.
+	Manager string
+	Changed time.Time
 	// ResourceVersion is the object's version in the cluster: for Created,
 	// Configured and Unchanged.
 	ResourceVersion string
@@ -98,10 +113,16 @@ func (c *Cluster) Apply(ctx context.Context, objs []Object, full bool, report fu
 	if err != nil {
 		return err
 	}
-	op := &operation{cluster: c, conn: conn, report: report}
+	op := &operation{cluster: c, conn: conn, watch: c.watched(), report: report}
+	if op.watch != nil {
+		defer op.watch.begin()
+	}
 	order, of := batches(objs)
 	for _, b := range order {
 		objs := op.sendable(of[b])
+		if op.watch != nil {
+			op.watch.follow(b, objs)
+		}
 		if err := op.apply(ctx, b, objs, full); err != nil {
 			return err
 		}
@@ -113,6 +134,7 @@ func (c *Cluster) Apply(ctx context.Context, objs []Object, full bool, report fu
 type operation struct {
 	cluster *Cluster
 	conn    *connection
+	watch   *Watch // nil if there is none
 
 	schemasMu sync.Mutex
 	schemas   map[Kind]*structural // nil for a kind whose schema cannot be had
@@ -178,9 +200,11 @@ func each[T any](ctx context.Context, items []T, do func(context.Context, T) err
 // A task is an object to see to, and what is known of the live one.
 type task struct {
 	Object
-	known bool   // it was looked at, and differs
-	was   string // its resource version; empty: there is none
-	field string // where it differs
+	known   bool   // it was looked at, and differs
+	was     string // its resource version; empty: there is none
+	field   string // where it differs
+	manager string // whose that is
+	changed time.Time
 }
 
 // apply looks at the objects of a batch, and sends those that differ.
@@ -301,6 +325,7 @@ func (b batch) explain(err error) error {
 // returns a task for one that has to be sent.
 func (op *operation) compare(ctx context.Context, o Object, live *unstructured.Unstructured) (t task, differs bool, err error) {
 	if live.GetDeletionTimestamp() != nil {
+		op.regard(o, live, "")
 		op.fail(o, fmt.Errorf("it is being deleted, and waits for finalizers (%s); it can be applied anew once it is gone", strings.Join(live.GetFinalizers(), ", ")))
 		return task{}, false, nil
 	}
@@ -313,10 +338,21 @@ func (op *operation) compare(ctx context.Context, o Object, live *unstructured.U
 		}
 	}
 	if ok {
+		op.regard(o, live, o.Digest)
 		op.done(Result{Object: o, Outcome: Unchanged, ResourceVersion: live.GetResourceVersion()})
 		return task{}, false, nil
 	}
-	return task{o, true, live.GetResourceVersion(), field}, true, nil
+	op.regard(o, live, "")
+	t = task{Object: o, known: true, was: live.GetResourceVersion(), field: field}
+	t.manager, t.changed = whose(live, c.path)
+	return t, true, nil
+}
+
+// regard tells the watch what an object is like.
+func (op *operation) regard(o Object, l *unstructured.Unstructured, digest string) {
+	if op.watch != nil {
+		op.watch.regard(&o, (*whole)(l), digest)
+	}
 }
 
 // resolve makes a comparison in doubt again, with the schema.
@@ -330,12 +366,16 @@ func (op *operation) resolve(ctx context.Context, c *comparison, o Object, live 
 
 // send applies one object.
 func (op *operation) send(ctx context.Context, b batch, t task) error {
+	if t.ReportOnly {
+		op.done(Result{Object: t.Object, Outcome: Drifted, Field: t.field, Manager: t.manager, Changed: t.changed, ResourceVersion: t.was})
+		return nil
+	}
 	body, err := json.Marshal(t.Value)
 	if err != nil {
 		op.done(Result{Object: t.Object, Outcome: Failed, Err: err, Permanent: true})
 		return nil
 	}
-	r := Result{Object: t.Object, Outcome: Configured, Field: t.field, ResourceVersion: t.was}
+	r := Result{Object: t.Object, Outcome: Configured, Field: t.field, Manager: t.manager, Changed: t.changed, ResourceVersion: t.was}
 	if t.was == "" {
 		r.Outcome = Created
 	}
@@ -355,7 +395,7 @@ func (op *operation) send(ctx context.Context, b batch, t task) error {
 		}
 		same := live.GetResourceVersion() == r.ResourceVersion
 		if same && try == 1 {
-			r.Outcome, r.Field = Unchanged, ""
+			r.Outcome, r.Field, r.Manager, r.Changed = Unchanged, "", "", time.Time{}
 		}
 		r.ResourceVersion = live.GetResourceVersion()
 		var c comparison
@@ -367,6 +407,7 @@ func (op *operation) send(ctx context.Context, b batch, t task) error {
 		}
 		if ok || same || try == 2 {
 			op.settle(t.Object, live, ok)
+			op.regard(t.Object, live, t.Digest)
 			op.done(r)
 			return nil
 		}

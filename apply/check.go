@@ -18,7 +18,7 @@ import (
 // verbs are the rights that are needed for each kind, the last one only to
 // prune. (Server-side apply is a patch, and a create too where the object is not
 // there yet.)
-var verbs = []string{"get", "list", "create", "patch", "delete"}
+var verbs = []string{"get", "list", "watch", "create", "patch", "delete"}
 
 // A Kind is a kind of object, in one version.
 type Kind struct{ Group, Version, Kind, Plural string }

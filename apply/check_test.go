@@ -35,7 +35,7 @@ func TestCheck(t *testing.T) {
 		"vpcs.vpc.githedgehog.com: the cluster serves v1beta1, not v1alpha9",
 		"missings.test.hhwatchd.example: not known to the cluster; install its CRD",
 		"nothings.nothing.example: not known to the cluster; install its CRD",
-		"nothings.nothing.example: the credentials lack the right to get, list, create, patch, delete",
+		"nothings.nothing.example: the credentials lack the right to get, list, watch, create, patch, delete",
 		"configmaps: the credentials lack the right to create, patch, delete",
 	}
 	if got := h.Problems(); !slices.Equal(got, want) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -67,6 +69,7 @@ type Cluster struct {
 	mu      sync.Mutex
 	conn    *connection
 	settled map[Key][sha256.Size]byte // see settle
+	watch   *Watch                    // nil while there is none
 }
 
 // Connect reads the kubeconfig and makes ready to talk to its cluster. It
@@ -124,6 +127,13 @@ func (c *Cluster) connection() (*connection, error) {
 	return conn, nil
 }
 
+// watched returns the Watch, nil if there is none.
+func (c *Cluster) watched() *Watch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.watch
+}
+
 // A connection is the clients made from one reading of the kubeconfig.
 type connection struct {
 	server                string // the API server's URL
@@ -133,7 +143,8 @@ type connection struct {
 	transport             http.RoundTripper
 	raw                   *rest.RESTClient
 	dynamic               *dynamic.DynamicClient
-	busy                  atomic.Int64 // when the server last answered 429, in Unix nanoseconds
+	metadata              metadata.Interface // for watches, on connections of its own
+	busy                  atomic.Int64       // when the server last answered 429, in Unix nanoseconds
 }
 
 // A source is a file that went into a connection, and the digest of what it
@@ -172,6 +183,13 @@ func open(cfg Config) (*connection, error) {
 	config.QPS = -1 // fairness between clients is the API server's business
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &watching{rt, &conn.busy} })
+
+	// Watches have a transport of their own: a connection that they share with
+	// requests would never be idle, so that closeIdle could not do away with it
+	// when it is dead. (client-go has one transport for configurations that are
+	// alike. The dialer is like its own.)
+	watches := rest.CopyConfig(config)
+	watches.Dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	config = dynamic.ConfigFor(config)
 	config.GroupVersion = &schema.GroupVersion{}
 
@@ -192,6 +210,9 @@ func open(cfg Config) (*connection, error) {
 		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
 	}
 	conn.dynamic = dynamic.New(conn.raw)
+	if conn.metadata, err = metadata.NewForConfig(watches); err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
+	}
 	return conn, nil
 }
 

@@ -4,12 +4,15 @@ package apply
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // Fields that the API server enters under nobody's name, because they say
@@ -33,6 +36,8 @@ type comparison struct {
 	// doubt is set when something differs that may well be in order: it
 	// takes the schema to tell.
 	doubt bool
+	// path leads to what differs, in the keys of fieldsV1.
+	path []string
 }
 
 // holds reports whether applying desired would leave live as it is: our field
@@ -40,6 +45,7 @@ type comparison struct {
 // desired's values. When it does not, field is one field that tells, as in
 // ".spec.ports[0]".
 func (c *comparison) holds(desired, live map[string]any) (field string, ok bool) {
+	c.path = c.path[:0]
 	entry := managedEntry(live)
 	if entry != nil && entry["apiVersion"] != desired["apiVersion"] {
 		// Entered in terms of another version's fields.
@@ -56,6 +62,7 @@ func (c *comparison) holds(desired, live map[string]any) (field string, ok bool)
 	meta, _ := desired["metadata"].(map[string]any)
 	liveMeta, _ := live["metadata"].(map[string]any)
 	ownMeta, _ := own["f:metadata"].(map[string]any)
+	c.path = append(c.path, "f:metadata")
 	field, ok = c.holdsMap(meta, liveMeta, ownMeta, nil, notOwnedMetadata)
 	if !ok {
 		field = ".metadata" + field
@@ -78,6 +85,37 @@ func managedEntry(live map[string]any) map[string]any {
 	return nil
 }
 
+// whose returns the field manager who has what path leads to, or a part of it,
+// or what it is a part of, and when they last changed what is theirs: of
+// several the last one. We are not counted.
+func whose(live *unstructured.Unstructured, path []string) (manager string, changed time.Time) {
+	for _, e := range live.GetManagedFields() {
+		if e.Manager == Manager && e.Operation == metav1.ManagedFieldsOperationApply || e.Subresource != "" || e.FieldsV1 == nil {
+			continue
+		}
+		var node any
+		json.Unmarshal(e.FieldsV1.Raw, &node) // what cannot be read holds nothing
+		holds := true
+		for _, key := range path {
+			m, _ := node.(map[string]any)
+			if len(m) == 0 || len(m) == 1 && m["."] != nil {
+				break // all that is below is theirs
+			}
+			if node, holds = m[key]; !holds {
+				break
+			}
+		}
+		at := time.Time{}
+		if e.Time != nil {
+			at = e.Time.UTC()
+		}
+		if holds && (manager == "" || at.After(changed)) {
+			manager, changed = e.Manager, at
+		}
+	}
+	return manager, changed
+}
+
 // The methods below walk a value beside a node of a fieldsV1 tree
 // (k8s.io/apimachinery/pkg/apis/meta/v1, FieldsV1): a JSON object whose key
 // "." stands for the value itself, "f:<name>" for a field of a map,
@@ -86,13 +124,17 @@ func managedEntry(live map[string]any) map[string]any {
 // that is owned as a whole: a scalar, an empty map, or a list or map that the
 // schema calls atomic.
 
-// holdsMap compares the fields of a map, those in skip aside.
+// holdsMap compares the fields of a map, those in skip aside, in the order of
+// their names: of several that differ, it is the same one that is told each
+// time.
 func (c *comparison) holdsMap(desired, live, own map[string]any, s *structural, skip map[string]bool) (field string, ok bool) {
-	for name, v := range desired {
+	for _, name := range slices.Sorted(maps.Keys(desired)) {
 		if skip[name] {
 			continue
 		}
+		v := desired[name]
 		node, mine := own["f:"+name]
+		c.path = append(c.path, "f:"+name)
 		l, present := live[name]
 		if !mine {
 			field, ok = c.holdsUnowned(v, l, s.field(name))
@@ -102,13 +144,15 @@ func (c *comparison) holdsMap(desired, live, own map[string]any, s *structural, 
 		if !ok {
 			return "." + name + field, false
 		}
+		c.path = c.path[:len(c.path)-1]
 	}
-	for key := range own {
+	for _, key := range slices.Sorted(maps.Keys(own)) {
 		name, isField := strings.CutPrefix(key, "f:")
 		if !isField || skip[name] {
 			continue
 		}
 		if _, ok := desired[name]; !ok {
+			c.path = append(c.path, key)
 			return "." + name, false // the file has dropped it
 		}
 	}
@@ -197,7 +241,8 @@ func (c *comparison) holdsList(desired, live []any, own map[string]any, s *struc
 		}
 		return -1
 	}
-	for key, node := range own {
+	for _, key := range slices.Sorted(maps.Keys(own)) {
+		node := own[key]
 		var exact, loose func(any) bool
 		switch {
 		case strings.HasPrefix(key, "k:"):
@@ -215,6 +260,7 @@ func (c *comparison) holdsList(desired, live []any, own map[string]any, s *struc
 		default:
 			continue // "."
 		}
+		c.path = append(c.path, key)
 		at := claim(exact)
 		if at < 0 {
 			at = claim(loose)
@@ -227,6 +273,7 @@ func (c *comparison) holdsList(desired, live []any, own map[string]any, s *struc
 			return "[" + strconv.Itoa(at) + "]" + field, false
 		}
 		place[at] = in
+		c.path = c.path[:len(c.path)-1]
 	}
 	if i := slices.Index(place, -1); i >= 0 {
 		return "[" + strconv.Itoa(i) + "]", false

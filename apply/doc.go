@@ -35,6 +35,17 @@
 // of file and live object is remembered, and is left alone for as long as
 // neither changes.
 //
+// # What others change
+//
+// With a [Watch] the cluster says itself when an object is changed or deleted
+// that was applied, and of all others it is known that they are as they were:
+// see [Watch.Holds]. Only metadata is watched; of an object no more is kept
+// than a fingerprint (its generation, and our entry in managedFields) and the
+// resource version. What controllers report in its status changes the former
+// not, and is of no interest; an object whose fingerprint changes is looked at
+// again, and sent if it differs. The result names a field that differed and the
+// field manager who has it.
+//
 // # Order, isolation, failure
 //
 // Kinds go in the order in which Hedgehog's objects refer to each other (see
@@ -44,6 +55,6 @@
 // one error instead of one for each object; objects without a [Result] were
 // not seen to.
 //
-// The package logs nothing, keeps no goroutine between calls, and takes up
-// changed credentials by itself.
+// The package logs nothing, keeps no goroutine between calls but those of a
+// Watch, and takes up changed credentials by itself.
 package apply

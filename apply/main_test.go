@@ -47,8 +47,8 @@ func TestMain(m *testing.M) {
 const rights = `{
 	"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "shapes"},
 	"rules": [
-		{"apiGroups": ["test.hhwatchd.example"], "resources": ["shapes", "plains", "missings"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
-		{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}
+		{"apiGroups": ["test.hhwatchd.example"], "resources": ["shapes", "plains", "missings", "lates"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
+		{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}
 	]
 }
 {

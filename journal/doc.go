@@ -114,7 +114,7 @@
 // # What the records carry
 //
 // The inventory follows from these members; the others are for people. A
-// record with an Error changes nothing in it, apply and prune aside.
+// record with an Error changes nothing in it, apply, drift and prune aside.
 //
 //	pull                the commit To of Repository is accounted for
 //	                    (Inventory.Recorded) and on the remote (Inventory.Pushed)
@@ -128,6 +128,7 @@
 //	apply               what Fabric has: Objects with identity, Blob, ResourceVersion and
 //	                    Outcome created, configured, unchanged, or failed with Error; where
 //	                    nothing failed, the commit To is applied (Inventory.Applied)
+//	drift               likewise, with Outcome drifted, too, with Error
 //	prune               likewise, with Outcome pruned or failed
 //	damaged             no tree is accounted for any more
 //	checkpoint          all of it, in place of what was known

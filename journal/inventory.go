@@ -186,7 +186,7 @@ func (inv *Inventory) enter(r *Record) {
 		}
 		return
 	}
-	if r.Fabric != "" && (r.Step == StepApply || r.Step == StepPrune) {
+	if r.Fabric != "" && (r.Step == StepApply || r.Step == StepDrift || r.Step == StepPrune) {
 		inv.fabric(r.Fabric).live(r)
 		return
 	}
@@ -321,7 +321,7 @@ func (f *fabric) live(r *Record) {
 				continue
 			}
 			e.appliedBlob, e.appliedCommit, e.resourceVersion, e.appliedAt, e.err = "", shared{}, "", 0, ""
-		case Failed:
+		case Failed, Drifted:
 			ok = false
 			if e != nil {
 				e.err = cmp.Or(o.Error, r.Error, "failed")

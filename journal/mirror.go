@@ -23,6 +23,7 @@ var messageIDs = map[Step]string{
 	StepReplan:    "a8f04809460c4842bbdf28167adfac77",
 	StepPush:      "f71bebaddf9c4756b7fd5d5b4092dc5a",
 	StepApply:     "2259c5869e3a4a3a8eea5fef89d6930a",
+	StepDrift:     "f0fc46e2a1eb4a42806ba78a1492107f",
 	StepPrune:     "04638442171e4a75a14371072e710eea",
 	StepRecovered: "b0ce778b35f54561877129a8d38adfd9",
 	StepFault:     "1fee0624cea0485192094af4ebf02eb3",
@@ -68,7 +69,7 @@ func (r Record) Level() slog.Level {
 		}
 	}
 	switch r.Step {
-	case StepReject, StepAside, StepTorn, StepRecovered:
+	case StepReject, StepAside, StepDrift, StepTorn, StepRecovered:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

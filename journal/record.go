@@ -41,6 +41,10 @@ const (
 	StepPush Step = "push"
 	// StepApply: objects were sent to the cluster as they are in the commit To.
 	StepApply Step = "apply"
+	// StepDrift: objects that somebody else had changed or deleted in the
+	// cluster were put right, or found and left so (Outcome [Drifted]), while
+	// their managed files stayed the same, as Object.Drift tells.
+	StepDrift Step = "drift"
 	// StepPrune: objects that had left managed/ were deleted in the cluster.
 	StepPrune Step = "prune"
 )
@@ -90,6 +94,7 @@ const (
 	Gone       = "gone"       // prune: somebody else had deleted it
 	Skipped    = "skipped"    // prune: left there, because it is no longer ours
 	Failed     = "failed"     // apply, prune: refused, see Error
+	Drifted    = "drifted"    // drift: not as it should be, and left so for the reason in Error
 
 	Ingested = "ingested" // file: its documents are in managed/
 	Rejected = "rejected" // file: refused as a whole
@@ -177,6 +182,29 @@ type Object struct {
 	Outcome         string `json:"outcome"`
 	ResourceVersion string `json:"resourceVersion,omitempty"` // in the cluster, after the step
 	Error           string `json:"error,omitempty"`           // the API server's own words
+	Drift           *Drift `json:"drift,omitempty"`           // what others had done to it
+}
+
+// Drift is what somebody else changed in an object in the cluster.
+type Drift struct {
+	Field   string    `json:"field,omitempty"`   // one of the fields, as in ".spec.vlan"; "" where the object was deleted
+	Manager string    `json:"manager,omitempty"` // the field manager who did; "" where nobody left a name
+	Time    time.Time `json:"time,omitzero"`     // when, to the second, as the API server has it
+}
+
+// String tells it as a part of a sentence about the object.
+func (d *Drift) String() string {
+	by := ""
+	if d.Manager != "" {
+		by = " by " + d.Manager
+	}
+	if !d.Time.IsZero() {
+		by += " at " + d.Time.UTC().Format(time.RFC3339)
+	}
+	if d.Field == "" {
+		return "was deleted" + by
+	}
+	return d.Field + " was changed" + by
 }
 
 // Key returns the identity of the object.

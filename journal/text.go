@@ -89,6 +89,8 @@ func (r *Record) sentence() string {
 		s = "pushed " + commits + " to " + branch + ": " + short(r.To)
 	case StepApply:
 		s = "applied " + short(r.To) + r.tally()
+	case StepDrift:
+		s = "drift" + r.drift()
 	case StepPrune:
 		s = "prune" + r.tally()
 	case StepRecovered:
@@ -187,7 +189,7 @@ func (r *Record) reasons() string {
 }
 
 // outcomes is the order in which tally tells them.
-var outcomes = []string{Created, Updated, Configured, Removed, Pruned, Gone, Skipped, Unchanged, Failed}
+var outcomes = []string{Created, Updated, Configured, Removed, Pruned, Gone, Skipped, Unchanged, Drifted, Failed}
 
 // tally tells what became of the objects: by number, or by name where there is
 // only one. The first that failed is told in full.
@@ -229,6 +231,25 @@ func (r *Record) tally() string {
 		if more := number[Failed] - 1; more > 0 {
 			s += fmt.Sprintf(" (and %d more)", more)
 		}
+	}
+	return s
+}
+
+// drift tells what others did to objects, and what became of that: of the
+// first one in full.
+func (r *Record) drift() string {
+	if len(r.Objects) == 0 {
+		return ""
+	}
+	o := r.Objects[0]
+	s := ": " + o.Key().String() + ": "
+	if o.Error != "" {
+		s += o.Error // which says it all
+	} else if o.Drift != nil {
+		s += o.Drift.String() + "; put right"
+	}
+	if more := len(r.Objects) - 1; more > 0 {
+		s += " (and " + count(more, "more object") + ")"
 	}
 	return s
 }

@@ -108,7 +108,17 @@ func life() [][]Record {
 func TestString(t *testing.T) {
 	var b strings.Builder
 	seen := make(map[Step]bool)
-	for _, batch := range life() {
+	vpc := Object{Kind: "VPC", Namespace: "default", Name: "vpc-1", Outcome: Configured,
+		Drift: &Drift{Field: ".spec.vlan", Manager: "kubectl-edit", Time: time.Date(2026, 11, 23, 12, 3, 4, 0, time.UTC)}}
+	deleted, left := vpc, vpc
+	deleted.Outcome, deleted.Drift = Created, &Drift{}
+	left.Outcome, left.Error = Drifted, vpc.Drift.String()+"; it is left so (drift: report)"
+	drifts := []Record{
+		{Step: StepDrift, Fabric: "fabric-1", Objects: []Object{vpc}},
+		{Step: StepDrift, Fabric: "fabric-1", Objects: []Object{deleted, vpc}},
+		{Step: StepDrift, Fabric: "fabric-1", Objects: []Object{left}},
+	}
+	for _, batch := range append(life(), drifts) {
 		for _, r := range batch {
 			b.WriteString(r.String() + "\n")
 			seen[r.Step] = true

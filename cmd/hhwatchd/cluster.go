@@ -28,6 +28,7 @@ type target struct {
 	commit   checkout.Hash
 	cycle    string
 	full     bool // compare with everything that is live, not only what changed
+	anew     bool // and not only with what the watch knows of it
 	prune    bool // a person said that a held prune may go on
 	progress progressFunc
 	done     chan<- applyReport // capacity 1; may be nil
@@ -43,6 +44,12 @@ type cluster struct {
 
 	// Owned by run.
 	api      *apply.Cluster
+	watch    *apply.Watch           // of api
+	read     map[string]managedFile // managed paths that were read as objects
+	suspects map[string]bool        // managed paths of objects that others have changed
+	drifts   map[string]string      // managed paths of those that are left so, and why
+	fights   fights
+	tried    time.Time         // when pending was tried again because of what others did
 	applied  checkout.Hash     // the commit whose managed/ was compared or applied last
 	pending  map[string]bool   // managed paths (below the fabric) that failed and may do better later
 	broken   map[string]string // managed paths that are not in the cluster as they should be, and why
@@ -66,6 +73,7 @@ func newCluster(r *repository, f *fabric) *cluster {
 	return &cluster{
 		repo: r, fabric: f, retry: poller.NewRetry(),
 		pending: map[string]bool{}, broken: map[string]string{}, missed: true,
+		read: map[string]managedFile{}, suspects: map[string]bool{}, drifts: map[string]string{}, fights: fights{},
 		wake: make(chan struct{}, 1), ailing: make(chan struct{}, 1),
 	}
 }
@@ -85,6 +93,7 @@ func (c *cluster) want(t target) {
 	}
 	if c.next != nil {
 		t.full = t.full || c.next.full
+		t.anew = t.anew || c.next.anew
 		t.prune = t.prune || c.next.prune
 	}
 	c.next = &t
@@ -106,6 +115,7 @@ func (c *cluster) run(ctx context.Context) {
 	defer func() {
 		c.retry.Stop()
 		if c.api != nil {
+			c.watch.Close()
 			c.api.Close()
 		}
 		c.mu.Lock()
@@ -117,21 +127,44 @@ func (c *cluster) run(ctx context.Context) {
 		}
 	}()
 	var last target
+	fights := time.NewTimer(0)
+	defer fights.Stop()
 	for {
+		var changes <-chan struct{}
+		if c.watch != nil {
+			changes = c.watch.C()
+		}
+		own := false // not for a target, nor a retry
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.wake:
 		case <-c.retry.C():
+		case <-changes:
+			if own = true; !c.heed() {
+				continue
+			}
+		case <-fights.C:
+			if own = true; !c.resume() {
+				continue
+			}
 		}
 		t, done := c.take()
 		if t == nil {
-			t = &last // a retry
+			t = &last
 			t.prune, t.progress = false, nil
+			if own {
+				t.cycle = newCycleID()
+			}
 		}
 		rep := c.bring(ctx, *t)
 		last = *t
-		last.full = false
+		last.full, last.anew = false, false
+		if over, next := c.fights.due(time.Now()); len(over) > 0 {
+			fights.Reset(time.Minute)
+		} else if !next.IsZero() {
+			fights.Reset(time.Until(next))
+		}
 		for _, d := range done {
 			d <- rep
 		}
@@ -160,7 +193,7 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 		rep.Error = err.Error()
 		c.missed = true
 	}
-	rep.Failed, rep.Held = c.failures(), c.held
+	rep.Failed, rep.Drifts, rep.Held = c.failures(), c.driftLines(), c.held
 	if t.prune && !c.fabric.cfg.Prune {
 		rep.Held = "prune is off in the config of " + c.fabric.cfg.Name + "; nothing is deleted"
 	}
@@ -181,20 +214,34 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		if c.api, err = c.fabric.cfg.Cluster.connect(); err != nil {
 			return err
 		}
+		c.watch = c.api.Watch()
 	}
+	anew := t.anew
 	if full {
+		schemas := c.fabric.policy().Schemas
 		c.fabric.schemas.follow(ctx, c.api)
+		anew = anew || c.fabric.policy().Schemas != schemas
 	}
 	policy := c.fabric.policy()
 
+	var held map[apply.Key]string
 	if full {
 		clear(c.broken)
+		clear(c.drifts)
+		if !anew {
+			files, held = c.known(files)
+		}
 	}
 	objs, blobs, unread, err := readManaged(t.clone, files, c.fabric.cfg, policy)
 	if err != nil {
 		return err
 	}
 	maps.Copy(c.broken, unread)
+	for i := range objs {
+		c.read[objs[i].Path] = managedFile{checkout.Hash(objs[i].Digest), objs[i].Key()}
+	}
+	c.leave(objs)
+	clear(c.suspects)
 
 	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name, Step: journal.StepApply, To: string(t.commit)}
 	rep.Objects = map[string]int{}
@@ -202,13 +249,17 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	n := 0
 	start := time.Now()
 	t.progress.report("apply "+c.fabric.cfg.Name, 0, len(objs))
-	err = c.api.Apply(ctx, objs, full, func(res apply.Result) {
+	drift := rec
+	drift.Step = journal.StepDrift
+	// Where the watch knows of all but a few, listing them all is not for these.
+	err = c.api.Apply(ctx, objs, full && len(held) == 0, func(res apply.Result) {
 		n++
 		t.progress.report("apply "+c.fabric.cfg.Name, n, len(objs))
 		key := res.Object.Key()
 		p := res.Object.Path
 		rep.Objects[string(res.Outcome)]++
 		delete(c.broken, p)
+		delete(c.drifts, p)
 		o := journal.Object{
 			Group: key.Group, Kind: key.Kind, Namespace: key.Namespace, Name: key.Name,
 			Path: path.Join(c.fabric.cfg.Path, p), Blob: blobs[key], Outcome: string(res.Outcome), ResourceVersion: res.ResourceVersion,
@@ -220,16 +271,30 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 				c.pending[p] = true
 			}
 		}
-		if c.drifted(o) {
-			rep.Drifted++
+		to := &rec
+		if c.drifted(res, &o) {
+			to = &drift
+			if res.Outcome == apply.Drifted {
+				c.drifts[p] = o.Error
+			} else {
+				rep.Drifted++
+			}
+		} else if res.Outcome == apply.Unchanged {
+			c.fights.agreed(key)
 		}
 		if c.news(o) {
-			rec.Objects = append(rec.Objects, o)
+			to.Objects = append(to.Objects, o)
 		}
 	})
-	if len(rec.Objects) > 0 {
-		rec.Took = time.Since(start)
-		err = errors.Join(err, c.repo.book.append(rec))
+	for _, r := range []*journal.Record{&rec, &drift} {
+		if len(r.Objects) > 0 {
+			r.Took = time.Since(start)
+			err = errors.Join(err, c.repo.book.append(*r))
+		}
+	}
+	if len(held) > 0 {
+		rep.Objects[journal.Unchanged] += len(held)
+		maps.Copy(blobs, held)
 	}
 	if err == nil && full && c.fabric.cfg.Prune {
 		err = c.prune(ctx, t, blobs, len(unread), rep)
@@ -265,7 +330,7 @@ func readManaged(t tree, files []checkout.Entry, f *FabricConfig, policy ingest.
 		}
 		obj := apply.Object{
 			Group: o.Group, Version: path.Base(o.APIVersion), Kind: o.Kind, Plural: o.Plural,
-			Namespace: o.Namespace, Name: o.Name, Value: o.Value, Path: p,
+			Namespace: o.Namespace, Name: o.Name, Value: o.Value, Path: p, Digest: string(e.Blob),
 		}
 		objs = append(objs, obj)
 		blobs[obj.Key()] = string(e.Blob)
@@ -313,7 +378,6 @@ func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) 
 				full = true // before anything is deleted, everything is looked at
 			default:
 				files = append(files, checkout.Entry{Path: d.Path, Blob: d.New})
-				delete(c.pending, below(d.Path, c.fabric.cfg.Path))
 			}
 		}
 	}
@@ -321,7 +385,12 @@ func (c *cluster) look(t target) (files []checkout.Entry, full bool, err error) 
 		files, err = managedFiles(t.clone, t.commit, c.fabric.cfg)
 		return files, true, err
 	}
-	for p := range c.pending {
+	again := maps.Clone(c.pending)
+	maps.Copy(again, c.suspects)
+	for _, e := range files {
+		delete(again, below(e.Path, c.fabric.cfg.Path)) // it is looked at as it is now
+	}
+	for p := range again {
 		p = path.Join(c.fabric.cfg.Path, p)
 		blob, ok, err := t.clone.Lookup(t.commit, p)
 		if err != nil {
@@ -347,13 +416,6 @@ func (c *cluster) news(o journal.Object) bool {
 		return e.Applied.Blob != o.Blob || e.Error != ""
 	}
 	return true
-}
-
-// drifted reports whether a result put right what somebody else had changed
-// in the cluster: the very same object had been applied before.
-func (c *cluster) drifted(o journal.Object) bool {
-	e, known := c.repo.book.inventory().Get(c.fabric.cfg.Name, o.Key())
-	return known && e.Applied.Blob == o.Blob && (o.Outcome == journal.Configured || o.Outcome == journal.Created)
 }
 
 // finish decides when to try again, and publishes how the cluster is.
@@ -390,8 +452,8 @@ func (c *cluster) finish(t target, rep *applyReport) {
 		}
 	}
 	c.status.Next = c.retry.Due()
-	c.status.Failed, c.status.Held = rep.Failed, rep.Held
-	if rep.Error == "" && rep.Held == "" && len(rep.Failed) == 0 {
+	c.status.Failed, c.status.Drifts, c.status.Held = rep.Failed, rep.Drifts, rep.Held
+	if rep.Error == "" && rep.Held == "" && len(rep.Failed)+len(rep.Drifts) == 0 {
 		c.status.Succeeded = time.Now()
 	}
 	c.mu.Unlock()
@@ -418,6 +480,7 @@ func (c *cluster) fill(fs *fabricStatus) {
 		fs.Cluster = c.fabric.cfg.Cluster.Kubeconfig
 	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
+	fs.Drifts, fs.Unwatched = c.status.Drifts, c.status.Unwatched
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next
 	fs.Succeeded = c.status.Succeeded
 	if !c.health.Checked.IsZero() {

@@ -202,6 +202,10 @@ type FabricConfig struct {
 	// Prune lets hhwatchd delete objects that it applied itself once they
 	// left managed/. Default: false.
 	Prune bool `yaml:"prune"`
+	// Drift says what becomes of an object that somebody else changes or
+	// deletes in the cluster: it is put right ("repair"), or told of and left
+	// as it is until its file changes ("report"). Default: repair.
+	Drift string `yaml:"drift"`
 	// CRDs is a directory of CustomResourceDefinitions (YAML or JSON files)
 	// that objects are held against before they are committed, where there is
 	// no cluster or it is not to be asked for them. Default: the cluster's.
@@ -359,6 +363,7 @@ func (c *Config) complete() {
 		for j := range r.Fabrics {
 			f := &r.Fabrics[j]
 			f.Path = strings.TrimSuffix(f.Path, "/")
+			setDefault(&f.Drift, driftRepair)
 			if f.Cluster != nil {
 				setDefault(&f.Cluster.Namespace, "default")
 			}
@@ -610,6 +615,9 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 	}
 	if f.CRDs != "" && !filepath.IsAbs(f.CRDs) {
 		v.fail(key("crds"), "%q is not an absolute path", f.CRDs)
+	}
+	if f.Drift != driftRepair && f.Drift != driftReport {
+		v.fail(key("drift"), "%q is not one of repair and report", f.Drift)
 	}
 	switch f.References {
 	case "", ingest.RefuseReferences, ingest.WarnOfReferences, ingest.IgnoreReferences:

@@ -229,7 +229,7 @@ func (h *history) story(r journal.Record) []string {
 			continue
 		}
 		switch r.Step {
-		case journal.StepApply, journal.StepPrune:
+		case journal.StepApply, journal.StepDrift, journal.StepPrune:
 			sayCluster(say, r, o)
 		default:
 			if f := r.File; f != nil {
@@ -290,6 +290,10 @@ func sayCluster(say func(event, format string, args ...any), r journal.Record, o
 		what += ", from commit " + short(r.To)
 	}
 	switch {
+	case o.Outcome == journal.Drifted:
+		say("DRIFTED", "%s: %s", o.Key(), o.Error)
+	case o.Drift != nil && o.Error == "":
+		say("repaired", "%s: %s; put right in the cluster, resourceVersion %s", o.Key(), o.Drift, o.ResourceVersion)
 	case o.Outcome == journal.Failed:
 		say("REFUSED", "%s by the cluster, from commit %s: %s", o.Key(), short(r.To), cmp.Or(o.Error, r.Error))
 	case r.Step == journal.StepPrune:
@@ -349,7 +353,7 @@ func (h *history) state(e journal.Entry) string {
 		}
 	}
 	if e.Error != "" {
-		what += "; refused: " + strings.TrimSpace(e.Error)
+		what += "; not as it should be: " + strings.TrimSpace(e.Error)
 	}
 	return what
 }

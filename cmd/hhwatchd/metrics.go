@@ -114,6 +114,7 @@ func (m *metrics) expect(cfg *Config) {
 			m.apiErrors.WithLabelValues(r.Name, f.Name)
 			for step, outcomes := range map[journal.Step][]apply.Outcome{
 				journal.StepApply: {apply.Created, apply.Configured, apply.Failed},
+				journal.StepDrift: {apply.Created, apply.Configured, apply.Drifted},
 				journal.StepPrune: {apply.Pruned, apply.Failed},
 			} {
 				for _, outcome := range outcomes {
@@ -137,7 +138,7 @@ func (m *metrics) record(rec journal.Record) {
 		if rec.File != nil {
 			m.files.WithLabelValues(rec.Repository, rec.Fabric, rec.File.Outcome).Inc()
 		}
-	case journal.StepManaged, journal.StepApply, journal.StepPrune:
+	case journal.StepManaged, journal.StepApply, journal.StepDrift, journal.StepPrune:
 	default:
 		return
 	}

@@ -158,6 +158,9 @@ func printApply(line func(string, string, ...any), name string, a applyReport, d
 	for _, f := range a.Failed {
 		line("", "%s", f)
 	}
+	for _, d := range a.Drifts {
+		line("drift", "%s: LEFT: %s", name, d)
+	}
 	if a.Held != "" {
 		line("prune", "%s: HELD: %s", name, a.Held)
 	}
@@ -173,7 +176,7 @@ func (s *statusDoc) well() bool {
 			if f.Health != nil && f.Health.Error != "" {
 				return false
 			}
-			if f.Down != "" || f.Held != "" || f.Error != "" || len(f.Failed) > 0 || len(f.Skipped) > 0 {
+			if f.Down != "" || f.Held != "" || f.Error != "" || len(f.Failed)+len(f.Drifts) > 0 || len(f.Skipped) > 0 {
 				return false
 			}
 		}
@@ -230,6 +233,12 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			f.Health.print(w, f.Down != "", ago)
 			for _, e := range f.Failed {
 				fmt.Fprintf(w, "            NOT APPLIED %s\n", e)
+			}
+			for _, d := range few(f.Drifts) {
+				fmt.Fprintf(w, "            DRIFTED %s\n", d)
+			}
+			if f.Unwatched != "" {
+				fmt.Fprintf(w, "            drift: %s\n", f.Unwatched)
 			}
 			if f.Held != "" {
 				fmt.Fprintf(w, "            prune HELD: %s\n", f.Held)

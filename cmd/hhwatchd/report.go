@@ -97,6 +97,7 @@ type applyReport struct {
 	Commit  string         `json:"commit,omitempty"`
 	Objects map[string]int `json:"objects,omitempty"` // by outcome
 	Failed  []string       `json:"failed,omitempty"`  // a line each
+	Drifts  []string       `json:"drifts,omitempty"`  // what others changed and is left so, a line each
 	Held    string         `json:"held,omitempty"`    // why a prune waits for a person
 	Drifted int            `json:"drifted,omitempty"` // of them, those that had been applied as they are, and changed since
 	Error   string         `json:"error,omitempty"`
@@ -110,7 +111,7 @@ func (r *report) failed() bool {
 		return true
 	}
 	for _, f := range r.Fabrics {
-		if f.Apply.Error != "" || f.Apply.Held != "" || len(f.Apply.Failed) > 0 || len(f.Skipped) > 0 || f.Error != "" {
+		if f.Apply.Error != "" || f.Apply.Held != "" || len(f.Apply.Failed) > 0 || len(f.Apply.Drifts) > 0 || len(f.Skipped) > 0 || f.Error != "" {
 			return true
 		}
 		for _, file := range f.Files {

@@ -124,6 +124,8 @@ type fabricStatus struct {
 	Commit    string    `json:"commit,omitempty"`  // the last one that was applied
 	Cluster   string    `json:"cluster,omitempty"` // its API server
 	Failed    []string  `json:"failed,omitempty"`
+	Drifts    []string  `json:"drifts,omitempty"`    // what others changed in the cluster and is left so
+	Unwatched string    `json:"unwatched,omitempty"` // why its cluster cannot be watched
 	Held      string    `json:"held,omitempty"`
 	Schemas   int       `json:"schemas"`             // kinds that are held against their schema
 	Unchecked string    `json:"unchecked,omitempty"` // why there are none, or not all
@@ -560,7 +562,7 @@ func (r *repository) apply(t trigger, rep *report) error {
 			done := make(chan applyReport, 1)
 			fr.applying = done
 			f.cluster.want(target{
-				clone: r.clone, commit: up, cycle: rep.Cycle, full: t.full && asked, prune: t.prune && asked, progress: t.progress, done: done,
+				clone: r.clone, commit: up, cycle: rep.Cycle, full: t.full && asked, anew: t.why == "sync" || t.why == "reload", prune: t.prune && asked, progress: t.progress, done: done,
 			})
 		}
 	}

@@ -147,7 +147,7 @@ func TestMetrics(t *testing.T) {
 		`hhwatchd_files_total{` + fabric + `outcome="rejected",` + site + `}`:                  1,
 		`hhwatchd_objects_total{` + fabric + `outcome="created",` + site + `,step="ingest"}`:   2,
 		`hhwatchd_objects_total{` + fabric + `outcome="created",` + site + `,step="apply"}`:    2,
-		`hhwatchd_objects_total{` + fabric + `outcome="configured",` + site + `,step="apply"}`: 1,
+		`hhwatchd_objects_total{` + fabric + `outcome="configured",` + site + `,step="drift"}`: 1,
 		`hhwatchd_objects_total{` + fabric + `outcome="pruned",` + site + `,step="prune"}`:     0,
 		`hhwatchd_drifted_objects_total{` + fabric + site + `}`:                                1,
 		`hhwatchd_fabric_objects{` + fabric + site + `,state="applied"}`:                       2,

@@ -73,8 +73,9 @@ type options struct {
 	fabrics  []string // default: fabric-1
 	prune    bool
 	partial  bool
-	lax      bool // objects are not held against the cluster's schemas before it sees them
-	http     bool // with a webhook, whose secret is in w.secret
+	drift    string // default: that of the daemon
+	lax      bool   // objects are not held against the cluster's schemas before it sees them
+	http     bool   // with a webhook, whose secret is in w.secret
 }
 
 func newWorld(t *testing.T, o options) *world {
@@ -122,6 +123,9 @@ repositories:
 		}
 		if o.partial {
 			b.WriteString("        partial: true\n")
+		}
+		if o.drift != "" {
+			fmt.Fprintf(&b, "        drift: %s\n", o.drift)
 		}
 		if o.lax {
 			fmt.Fprintf(&b, "        crds: %s\n", dir)
@@ -322,7 +326,7 @@ type fabricDoc struct {
 	Commit           string // that was applied
 	Down, Held       string
 	Tries            int
-	Failed           []string
+	Failed, Drifts   []string
 }
 
 func (w *world) status() (statusDoc, error) {
