@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: all build check test crash power soak soak-installed demo bench bench-ingest fuzz deb setup controlplane clean
+.PHONY: all build check test crash power soak soak-installed demo bench bench-apply bench-ingest fuzz deb setup controlplane clean
 
 all: build
 
@@ -43,6 +43,9 @@ demo: setup controlplane build ## the whole thing on one screen
 
 bench: setup controlplane build ## figures, beside git and kubectl
 	@$(GO) run ./test/bench -hhwatchd bin/hhwatchd
+
+bench-apply: controlplane ## what applying takes, beside kubectl and a bare client-go loop (10 minutes)
+	$(GO) test -count=1 -v -timeout 1h ./apply -run TestFigures -figures
 
 bench-ingest: controlplane ## what a verdict on files takes, beside kubectl
 	$(GO) test -run '^$$' -bench Ingest -benchtime 3x ./test/bench

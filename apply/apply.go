@@ -45,8 +45,9 @@ type Object struct {
 	// Digest tells Values of the object apart: where it is the same, so are
 	// they. With a [Watch] the cluster is known to hold it. Optional.
 	Digest string
-	// ReportOnly has the object left as it is, and reported as [Drifted] where
-	// it is not as wanted.
+	// ReportOnly has the object left as it is, and reported as [Drifted], where
+	// it is not there or has other values. (Where its values are the wanted
+	// ones, and only entered as somebody else's, it is applied all the same.)
 	ReportOnly bool
 }
 
@@ -181,15 +182,18 @@ func (op *operation) sendable(objs []Object) []Object {
 	})
 }
 
-// each calls do for each item, some at a time, until one returns an error.
-func each[T any](ctx context.Context, items []T, do func(context.Context, T) error) error {
+// each calls do for each item, as many at a time as the API server takes, until
+// one returns an error.
+func each[T any](ctx context.Context, conn *connection, items []T, do func(context.Context, T) error) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(inFlight)
 	for _, item := range items {
-		if gctx.Err() != nil {
+		if conn.gate.enter(gctx) != nil {
 			break
 		}
-		g.Go(func() error { return do(gctx, item) })
+		g.Go(func() error {
+			defer conn.gate.leave()
+			return do(gctx, item)
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -221,7 +225,7 @@ func (op *operation) apply(ctx context.Context, b batch, objs []Object, full boo
 		return err
 	}
 	var unknown atomic.Pointer[error] // why none of the batch can be applied
-	return each(ctx, tasks, func(ctx context.Context, t task) error {
+	return each(ctx, op.conn, tasks, func(ctx context.Context, t task) error {
 		if t.known {
 			return op.send(ctx, b, t)
 		}
@@ -344,6 +348,7 @@ func (op *operation) compare(ctx context.Context, o Object, live *unstructured.U
 	}
 	op.regard(o, live, "")
 	t = task{Object: o, known: true, was: live.GetResourceVersion(), field: field}
+	t.ReportOnly = o.ReportOnly && !covers(live.Object, o.Value)
 	t.manager, t.changed = whose(live, c.path)
 	return t, true, nil
 }

@@ -103,7 +103,7 @@ func (c *Cluster) Check(ctx context.Context, kinds []Kind, prune bool) (Health, 
 			questions = append(questions, question{k, v})
 		}
 	}
-	err = each(ctx, questions, func(ctx context.Context, q question) (err error) {
+	err = each(ctx, conn, questions, func(ctx context.Context, q question) (err error) {
 		allowed[q.kind][q.verb], err = conn.may(ctx, verbs[q.verb], kinds[q.kind], c.cfg.Namespace)
 		return err
 	})

@@ -33,11 +33,6 @@ import (
 const Manager = "hhwatchd"
 
 const (
-	// inFlight is how many requests are on their way at once. Eight reach
-	// nearly all of what an API server on two cores can do; more only wait in
-	// its queues.
-	inFlight = 8
-
 	// How long one request may take, with the waits that the server asks for
 	// by Retry-After. An API server gives an admission webhook up to 10 s by
 	// default before it answers in the webhook's stead, and that answer says
@@ -144,7 +139,8 @@ type connection struct {
 	raw                   *rest.RESTClient
 	dynamic               *dynamic.DynamicClient
 	metadata              metadata.Interface // for watches, on connections of its own
-	busy                  atomic.Int64       // when the server last answered 429, in Unix nanoseconds
+	gate                  *gate
+	busy                  atomic.Int64 // when the server last answered 429, in Unix nanoseconds
 }
 
 // A source is a file that went into a connection, and the digest of what it
@@ -174,7 +170,7 @@ func (conn *connection) current() bool {
 }
 
 func open(cfg Config) (*connection, error) {
-	conn := &connection{kubeconfig: cfg.Kubeconfig, readLimit: readLimit, writeLimit: writeLimit}
+	conn := &connection{kubeconfig: cfg.Kubeconfig, readLimit: readLimit, writeLimit: writeLimit, gate: newGate()}
 	config, err := conn.load(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
@@ -182,7 +178,7 @@ func open(cfg Config) (*connection, error) {
 	config.UserAgent = userAgent()
 	config.QPS = -1 // fairness between clients is the API server's business
 	config.WarningHandlerWithContext = rest.NoWarnings{}
-	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &watching{rt, &conn.busy} })
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &watching{rt, conn} })
 
 	// Watches have a transport of their own: a connection that they share with
 	// requests would never be idle, so that closeIdle could not do away with it
@@ -323,7 +319,7 @@ func (conn *connection) ready(ctx context.Context) bool {
 // also tells an API server from a web server, which client-go has no words for.
 type watching struct {
 	next http.RoundTripper
-	busy *atomic.Int64
+	conn *connection
 }
 
 func (w *watching) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -332,7 +328,8 @@ func (w *watching) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
-		w.busy.Store(time.Now().UnixNano())
+		w.conn.busy.Store(time.Now().UnixNano())
+		w.conn.gate.refused(retryAfter(resp.Header))
 	}
 	if typ, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); typ == "text/html" && resp.StatusCode == http.StatusOK {
 		resp.Body.Close()

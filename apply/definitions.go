@@ -36,7 +36,7 @@ func (c *Cluster) Definitions(ctx context.Context, kinds []Kind) (map[string][]b
 	crds := conn.dynamic.Resource(schema.GroupVersionResource{
 		Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions",
 	})
-	err = each(ctx, kinds, func(ctx context.Context, k Kind) error {
+	err = each(ctx, conn, kinds, func(ctx context.Context, k Kind) error {
 		if k.Group == "" {
 			return nil // built in
 		}

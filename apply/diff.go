@@ -67,7 +67,7 @@ func (c *Cluster) Diff(ctx context.Context, objs, gone []Object, report func(Dif
 			if err != nil {
 				return err
 			}
-			return each(ctx, tasks, func(ctx context.Context, t task) error { return op.foresee(ctx, b, t, add) })
+			return each(ctx, conn, tasks, func(ctx context.Context, t task) error { return op.foresee(ctx, b, t, add) })
 		})
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func (c *Cluster) Diff(ctx context.Context, objs, gone []Object, report func(Dif
 			op := &operation{cluster: c, conn: conn, report: func(r Result) {
 				add(Difference{Object: r.Object, Outcome: r.Outcome, Err: r.Err})
 			}}
-			return each(ctx, op.sendable(of[b]), func(ctx context.Context, o Object) error { return op.foreseeEnd(ctx, b, o, add) })
+			return each(ctx, conn, op.sendable(of[b]), func(ctx context.Context, o Object) error { return op.foreseeEnd(ctx, b, o, add) })
 		})
 		if err != nil {
 			return err

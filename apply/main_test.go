@@ -222,6 +222,17 @@ var counted = regexp.MustCompile(`(?m)^apiserver_request_total\{.*group="(.*?)".
 // request after its answer, so two counts must agree.
 func writes(t testing.TB, s *kube.Server) int {
 	t.Helper()
+	return requests(t, s, func(verb string) bool { return verb != "GET" && verb != "LIST" && verb != "WATCH" })
+}
+
+// reads is writes for requests that read.
+func reads(t testing.TB, s *kube.Server) int {
+	t.Helper()
+	return requests(t, s, func(verb string) bool { return verb == "GET" || verb == "LIST" })
+}
+
+func requests(t testing.TB, s *kube.Server, counts func(verb string) bool) int {
+	t.Helper()
 	last := -1
 	for {
 		text, err := s.Do(http.MethodGet, "/metrics", "", nil)
@@ -231,7 +242,7 @@ func writes(t testing.TB, s *kube.Server) int {
 		total := 0
 		for _, m := range counted.FindAllStringSubmatch(string(text), -1) {
 			switch group, verb := m[1], m[2]; {
-			case verb == "GET" || verb == "LIST" || verb == "WATCH":
+			case !counts(verb):
 			case group == wiring || group == vpc || group == gateway || group == "test.hhwatchd.example":
 				n, err := strconv.Atoi(m[3])
 				if err != nil {

@@ -38,7 +38,7 @@ func (c *Cluster) Prune(ctx context.Context, objs []Object, report func(Result))
 	slices.Reverse(order)
 	for _, b := range order {
 		objs := op.sendable(of[b])
-		err := each(ctx, objs, func(ctx context.Context, o Object) error { return op.prune(ctx, b, o) })
+		err := each(ctx, conn, objs, func(ctx context.Context, o Object) error { return op.prune(ctx, b, o) })
 		if err != nil {
 			return err
 		}

@@ -364,3 +364,46 @@ func TestWatchLateCRD(t *testing.T) {
 		})
 	}
 }
+
+// TestNoop50 has fifty looks at 5,000 objects that are as they should be, as the
+// daemon takes them: every tenth compares all, as for a person, and the others
+// ask only about objects of which the watch does not know it. By the API
+// server's own count, nothing is written, and nothing read where it is known.
+func TestNoop50(t *testing.T) {
+	s := testServer(t)
+	var objs []Object
+	for i := range 5000 {
+		objs = append(objs, digested(named(t, "apiVersion: wiring.githedgehog.com/v1beta1\nkind: SwitchGroup\nspec: {}", fmt.Sprintf("noop50-%d", i))))
+	}
+	c := connect(t, s)
+	w := watched(t, c, objs)
+	before, read := writes(t, s), reads(t, s)
+	looks := 0
+	for cycle := range 50 {
+		ask := objs
+		if cycle%10 > 0 {
+			ask = slices.DeleteFunc(slices.Clone(objs), func(o Object) bool {
+				_, ok := w.Holds(o.Key(), o.Digest)
+				return ok
+			})
+		}
+		looks += len(ask)
+		err := c.Apply(t.Context(), ask, len(ask) == len(objs), func(r Result) {
+			if r.Outcome != Unchanged {
+				t.Errorf("cycle %d: %s: %s %s %v", cycle, r.Name, r.Outcome, r.Field, r.Err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := writes(t, s) - before; n != 0 {
+		t.Errorf("%d writes in 50 cycles", n)
+	}
+	if looks != 5*len(objs) {
+		t.Errorf("%d objects were asked for, want %d", looks, 5*len(objs))
+	}
+	if n, want := reads(t, s)-read, 5*len(objs)/pageSize; n > want {
+		t.Errorf("%d lists and gets in 50 cycles, want no more than %d", n, want)
+	}
+}

@@ -50,7 +50,7 @@ func TestHealth(t *testing.T) {
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
 	status(func(out string, code int) bool {
 		return code == 1 && strings.Contains(out, "NOT APPLIED managed/vpcs/vpc-1.yaml: a right is missing") &&
-			strings.Contains(out, "cluster LACKS connections.wiring.githedgehog.com: the credentials lack the right to get, list, create, patch\n") &&
+			strings.Contains(out, "cluster LACKS connections.wiring.githedgehog.com: the credentials lack the right to get, list, watch, create, patch\n") &&
 			strings.Contains(out, "and 8 more; all of them: hhwatchd status -o json")
 	})
 	out, _ := w.hh("status", "-o", "json")
