@@ -53,7 +53,7 @@ func BenchmarkIngest(b *testing.B) {
 		}
 		run("hhwatchd", hhwatchd, "validate", dir)
 		run("hhwatchd-schemas", hhwatchd, "validate", "--crds", kube.FixtureCRDs(), dir)
-		if api != nil && shape.documents <= 1000 {
+		if api != nil && shape.documents <= 10000 {
 			run("kubectl", kubectl, "--kubeconfig", api.Kubeconfig, "apply", "--dry-run=client", "--validate=false", "-f", dir)
 		}
 	}
