@@ -73,6 +73,11 @@ type Options struct {
 	// in hand. A remote that is silent for 10 s then is given up, where it
 	// would be waited for longer. It is called from another goroutine.
 	Waiting func() bool
+
+	// Alive, if it is not nil, is called about once a second while the remote
+	// sends or takes something, also where there is no progress to speak of: a
+	// sign that work goes on. It may be called from another goroutine.
+	Alive func()
 }
 
 // stateDir is where a clone keeps files of its own, in its git directory.
@@ -136,7 +141,7 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 			return nil, err
 		}
 	}
-	if c.remote, err = newRemote(o, patience{stallLimit, hurriedLimit, o.Waiting}); err != nil {
+	if c.remote, err = newRemote(o, patience{stallLimit, hurriedLimit, o.Waiting, o.Alive}); err != nil {
 		return nil, err
 	}
 	if err := durable.MkdirAll(filepath.Dir(c.opts.Dir), 0o777); err != nil {

@@ -67,22 +67,27 @@ func TestPatience(t *testing.T) {
 		{"nobody asks", nil, 0, time.Minute},
 		{"something waits", func(time.Duration) bool { return true }, 0, 10 * time.Second},
 		{"something comes later", func(since time.Duration) bool { return since > 30*time.Second }, 0, 31 * time.Second},
-		{"the remote works", func(time.Duration) bool { return true }, time.Hour, time.Hour + 10*time.Second},
+		{"the remote works", func(time.Duration) bool { return true }, time.Hour / 2, time.Hour/2 + 10*time.Second},
+		{"the remote works for ever", func(time.Duration) bool { return true }, 2 * time.Hour, time.Hour},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				p := patience{stallLimit, hurriedLimit, nil}
+				alive := 0
+				p := patience{limit: stallLimit, hurried: hurriedLimit, alive: func() { alive++ }}
 				if tt.waits != nil {
 					p.waiting = func() bool { return tt.waits(time.Since(start)) }
 				}
 				ctx, w := newWatch(t.Context(), p)
 				defer w.stop()
-				for time.Since(start) < tt.busy {
-					time.Sleep(time.Second)
+				for time.Since(start) < tt.busy && ctx.Err() == nil {
+					time.Sleep(time.Second / 4)
 					w.touch()
 				}
 				<-ctx.Done()
+				if busy := min(tt.busy, talkLimit); alive < int(busy/time.Second)-1 || alive > int(busy/time.Second)+1 {
+					t.Errorf("a sign of life %d times in %v", alive, busy)
+				}
 				if took := time.Since(start); took < tt.want || took > tt.want+time.Second {
 					t.Errorf("given up after %v, want %v", took, tt.want)
 				}

@@ -3,13 +3,17 @@
 package checkout
 
 import (
+	"bufio"
 	"crypto/rand"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -263,5 +267,35 @@ func TestFaults(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestSlowUpload pushes to a server that takes its time to read: that is not
+// silence.
+func TestSlowUpload(t *testing.T) {
+	t.Parallel()
+	const limit = 1500 * time.Millisecond
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		for buf := make([]byte, 64<<10); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := io.ReadFull(r.Body, buf); err != nil {
+				break
+			}
+		}
+		rw.Header().Set("Content-Type", "application/x-git-receive-pack-result")
+	}))
+	t.Cleanup(srv.Close)
+	var alive atomic.Int64
+	r, err := newRemote(Options{URL: srv.URL + "/x"}, patience{limit: limit, alive: func() { alive.Add(1) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	start := time.Now()
+	err = r.(*httpRemote).ask(t.Context(), receivePack, make([]byte, 16<<20), false, func(*bufio.Reader) error { return nil })
+	if err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 2*time.Second && alive.Load() < 2 {
+		t.Errorf("%d signs of life in %v", alive.Load(), took)
 	}
 }

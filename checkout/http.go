@@ -154,6 +154,11 @@ func (h *httpRemote) ask(ctx context.Context, service string, body []byte, again
 	if err != nil {
 		return err
 	}
+	if !again {
+		// It may be large, and the line slow. What may be sent twice is left as
+		// it is: the client does so only with bodies that it knows.
+		req.Body = io.NopCloser(touching{Reader: req.Body, w: w})
+	}
 	req.Header.Set("User-Agent", "git/2 ("+ourName+")")
 	req.Header.Set("Accept", accept)
 	if body != nil {

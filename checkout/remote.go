@@ -50,11 +50,16 @@ const (
 	hurriedLimit = 10 * time.Second // while other work waits
 )
 
-// patience is how long a remote may be silent.
+// talkLimit is how long a request may take in all: a remote that says just
+// enough not to be silent is given up, too.
+const talkLimit = time.Hour
+
+// patience is how long a remote may be silent, and what is done meanwhile.
 type patience struct {
 	limit   time.Duration
 	hurried time.Duration // the limit while waiting, if that is set, says so
 	waiting func() bool
+	alive   func() // if it is set, called when the remote does something, once a second
 }
 
 // newRemote returns the remote that o names. Of o only URL, Proxy and Auth are
@@ -80,17 +85,25 @@ type stalledError struct{}
 func (stalledError) Error() string { return "it takes requests and then says nothing" }
 func (stalledError) Timeout() bool { return true }
 
+// An endlessError says that a request was not done within talkLimit.
+type endlessError struct{}
+
+func (endlessError) Error() string { return "it is not done after " + talkLimit.String() }
+func (endlessError) Timeout() bool { return true }
+
 // A watch cancels a context when nothing has happened for a while.
 type watch struct {
 	patience
 	last  atomic.Int64 // when something happened, in Unix nanoseconds
+	told  atomic.Int64 // when alive was called last
 	timer *time.Timer
 	stop  func()
 }
 
 // newWatch returns a context that ends, besides when ctx does, when touch has
-// not been called for as long as p allows.
+// not been called for as long as p allows, and after talkLimit.
 func newWatch(ctx context.Context, p patience) (context.Context, *watch) {
+	ctx, release := context.WithTimeoutCause(ctx, talkLimit, endlessError{})
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{patience: p}
 	w.touch()
@@ -111,6 +124,7 @@ func newWatch(ctx context.Context, p patience) (context.Context, *watch) {
 	w.stop = func() {
 		w.timer.Stop()
 		cancel(context.Canceled)
+		release()
 	}
 	return ctx, w
 }
@@ -124,7 +138,13 @@ func (w *watch) step() time.Duration {
 	return max(left, time.Millisecond)
 }
 
-func (w *watch) touch() { w.last.Store(time.Now().UnixNano()) }
+func (w *watch) touch() {
+	now := time.Now().UnixNano()
+	w.last.Store(now)
+	if told := w.told.Load(); w.alive != nil && now-told >= int64(time.Second) && w.told.CompareAndSwap(told, now) {
+		w.alive()
+	}
+}
 
 // cause returns why ctx ended, if it did, else err: whoever ends a connection
 // gets to see an error of the connection.

@@ -321,6 +321,7 @@ func (r *repository) open(ctx context.Context, t trigger) error {
 		Carry:    r.carry,
 		Progress: func(phase string, done, total int) { r.progress.report(phase, done, total) },
 		Waiting:  func() bool { return r.hurried.Load() || len(r.watch.C()) > 0 },
+		Alive:    r.pulse.beat,
 	}
 	for _, f := range r.fabrics {
 		o.Inputs = append(o.Inputs, f.cfg.raw())

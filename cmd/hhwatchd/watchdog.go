@@ -47,6 +47,15 @@ func (p *pulse) through(to progressFunc) progressFunc {
 	}
 }
 
+// beat is a sign of life from within a step.
+func (p *pulse) beat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.last.IsZero() {
+		p.last = time.Now()
+	}
+}
+
 // silent returns how long ago the last beat was, and in what; 0 at rest.
 func (p *pulse) silent() (d time.Duration, phase string) {
 	p.mu.Lock()

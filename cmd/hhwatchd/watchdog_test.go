@@ -50,7 +50,13 @@ func TestHangs(t *testing.T) {
 		want(`the cycle of repository site-a hangs in "download" for 1m1s`)
 		progress("index", 0, 0)
 		want("")
+		for range 100 { // no progress, but the remote says something
+			time.Sleep(50 * time.Second)
+			r.pulse.beat()
+			want("")
+		}
 		r.pulse.stop()
+		r.pulse.beat()
 		progress("apply", 1, 2) // of a cluster, which goes on after the cycle
 		time.Sleep(time.Hour)
 		want("")
