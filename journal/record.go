@@ -182,6 +182,7 @@ type Object struct {
 	Outcome         string `json:"outcome"`
 	ResourceVersion string `json:"resourceVersion,omitempty"` // in the cluster, after the step
 	Error           string `json:"error,omitempty"`           // the API server's own words
+	From            string `json:"from,omitempty"`            // for people: where an object stands that was refused, if that is known
 	Drift           *Drift `json:"drift,omitempty"`           // what others had done to it
 }
 

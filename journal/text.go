@@ -203,6 +203,9 @@ func (r *Record) tally() string {
 		number[o.Outcome]++
 		if failed == "" && (o.Outcome == Failed || o.Error != "") {
 			failed, message = o.Key().String(), o.Error
+			if o.From != "" {
+				message += " (" + o.From + ")"
+			}
 		}
 	}
 	var s string

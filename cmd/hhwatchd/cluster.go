@@ -180,6 +180,12 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 	rep := applyReport{Commit: string(t.commit)}
 	start := time.Now()
 	err := c.steps(ctx, t, &rep)
+	for pass := 1; err == nil && pass <= morePasses && rep.moved && len(c.pending) > 0; pass++ {
+		// What was refused for the want of another object may be taken now.
+		rep.Objects[string(apply.Failed)] -= len(c.pending)
+		t.full, t.prune = false, false
+		err = c.steps(ctx, t, &rep)
+	}
 	rep.Took = time.Since(start)
 	if ctx.Err() != nil || errors.Is(err, fs.ErrClosed) {
 		// We stop, or the clone is made again: then there is a new target soon.
@@ -200,6 +206,10 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 	c.finish(t, &rep)
 	return rep
 }
+
+// morePasses is how often refused objects are tried again at once after others
+// went in; a longer chain of such waits for the retry.
+const morePasses = 3
 
 func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	files, full, err := c.look(t)
@@ -244,7 +254,10 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	clear(c.suspects)
 
 	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name, Step: journal.StepApply, To: string(t.commit)}
-	rep.Objects = map[string]int{}
+	if rep.Objects == nil {
+		rep.Objects = map[string]int{}
+	}
+	rep.moved = false
 	clear(c.pending)
 	n := 0
 	start := time.Now()
@@ -258,6 +271,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		key := res.Object.Key()
 		p := res.Object.Path
 		rep.Objects[string(res.Outcome)]++
+		rep.moved = rep.moved || res.Outcome == apply.Created || res.Outcome == apply.Configured
 		delete(c.broken, p)
 		delete(c.drifts, p)
 		o := journal.Object{
@@ -265,7 +279,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 			Path: path.Join(c.fabric.cfg.Path, p), Blob: blobs[key], Outcome: string(res.Outcome), ResourceVersion: res.ResourceVersion,
 		}
 		if res.Err != nil {
-			o.Error = res.Err.Error()
+			o.Error, o.From = res.Err.Error(), c.origin(p)
 			c.broken[p] = res.Err.Error()
 			if !res.Permanent {
 				c.pending[p] = true
@@ -292,6 +306,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 			err = errors.Join(err, c.repo.book.append(*r))
 		}
 	}
+	c.noteRepairs(drift.Objects)
 	if len(held) > 0 {
 		rep.Objects[journal.Unchanged] += len(held)
 		maps.Copy(blobs, held)
@@ -351,10 +366,27 @@ func (c *cluster) failures() []string {
 		if more := len(files) - 1; more > 0 {
 			line += fmt.Sprintf(" and %d more", more)
 		}
-		lines = append(lines, line+": "+why)
+		line += ": " + why
+		if from := c.origin(files[0]); from != "" {
+			line += " (" + from + ")"
+		}
+		lines = append(lines, line)
 	}
 	slices.Sort(lines)
 	return append(lines, c.kept...)
+}
+
+// origin says which raw file a managed file came from, and which commit has it.
+func (c *cluster) origin(p string) string {
+	e, ok := c.repo.book.inventory().Get(c.fabric.cfg.Name, journal.Key(c.read[p].key))
+	switch d := e.Desired; {
+	case !ok || d.Commit == "":
+		return ""
+	case d.RawPath == "":
+		return "from commit " + short(d.Commit)
+	default:
+		return fmt.Sprintf("from %s, document %d, line %d, commit %s", below(d.RawPath, c.fabric.cfg.Path), d.Document, d.Line, short(d.Commit))
+	}
 }
 
 // look lists the managed files that have to be looked at to bring the cluster
@@ -481,6 +513,7 @@ func (c *cluster) fill(fs *fabricStatus) {
 	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
 	fs.Drifts, fs.Unwatched = c.status.Drifts, c.status.Unwatched
+	fs.Repaired, fs.RepairAt = c.status.Repaired, c.status.RepairAt
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next
 	fs.Succeeded = c.status.Succeeded
 	if !c.health.Checked.IsZero() {

@@ -140,6 +140,21 @@ func (c *cluster) drifted(res apply.Result, o *journal.Object) bool {
 	return false
 }
 
+// noteRepairs has status tell of what was put right last.
+func (c *cluster) noteRepairs(objs []journal.Object) {
+	objs = slices.DeleteFunc(slices.Clone(objs), func(o journal.Object) bool { return o.Error != "" })
+	if len(objs) == 0 {
+		return
+	}
+	line := objs[0].Key().String() + ": " + objs[0].Drift.String()
+	if more := len(objs) - 1; more > 0 {
+		line += fmt.Sprintf(" (and %d more)", more)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Repaired, c.status.RepairAt = line, time.Now()
+}
+
 // driftLines tells of the objects that others changed and that are left so.
 func (c *cluster) driftLines() []string {
 	var lines []string

@@ -237,6 +237,9 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			for _, d := range few(f.Drifts) {
 				fmt.Fprintf(w, "            DRIFTED %s\n", d)
 			}
+			if f.Repaired != "" && now.Sub(f.RepairAt) < 24*time.Hour {
+				fmt.Fprintf(w, "            drift put right %s: %s\n", ago(f.RepairAt), f.Repaired)
+			}
 			if f.Unwatched != "" {
 				fmt.Fprintf(w, "            drift: %s\n", f.Unwatched)
 			}

@@ -102,6 +102,8 @@ type applyReport struct {
 	Drifted int            `json:"drifted,omitempty"` // of them, those that had been applied as they are, and changed since
 	Error   string         `json:"error,omitempty"`
 	Took    time.Duration  `json:"tookNanoseconds,omitempty"`
+
+	moved bool // the last pass changed something in the cluster
 }
 
 // failed reports whether anything in the cycle needs a person's eye: it

@@ -125,6 +125,8 @@ type fabricStatus struct {
 	Cluster   string    `json:"cluster,omitempty"` // its API server
 	Failed    []string  `json:"failed,omitempty"`
 	Drifts    []string  `json:"drifts,omitempty"`    // what others changed in the cluster and is left so
+	Repaired  string    `json:"repaired,omitempty"`  // what others changed and was put right last
+	RepairAt  time.Time `json:"repairAt,omitzero"`   // when that was
 	Unwatched string    `json:"unwatched,omitempty"` // why its cluster cannot be watched
 	Held      string    `json:"held,omitempty"`
 	Schemas   int       `json:"schemas"`             // kinds that are held against their schema

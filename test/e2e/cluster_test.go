@@ -273,7 +273,7 @@ func (s *clusterSite) wantFault() {
 	s.t.Helper()
 	url := s.proxy.URL()
 	says := strings.NewReplacer("{url}", url, "{address}", strings.TrimPrefix(url, "https://"), "{kubeconfig}", s.proxy.Kubeconfig).Replace(s.fault.says)
-	line, tries := "NOT APPLIED managed/"+s.file()+": "+says+"\n", 0
+	line, tries := "NOT APPLIED managed/"+s.file()+": "+says+" (from raw/b.yaml, document 1, line 1, commit ", 0
 	if s.fault.about == theCluster {
 		line, tries = ": "+strings.TrimPrefix(says, "cluster ")+"; next try ", 2
 		if strings.Contains(says, "10s") {
@@ -285,6 +285,7 @@ func (s *clusterSite) wantFault() {
 		told := f.Down
 		if s.fault.about == theObject {
 			told = strings.TrimPrefix(strings.Join(f.Failed, "\n"), "managed/"+s.file()+": ")
+			told, _, _ = strings.Cut(told, " (from raw/")
 		}
 		if told != says {
 			return fmt.Errorf("status says  %s\nwant         %s", told, says)

@@ -96,6 +96,12 @@ func TestDriftRepaired(t *testing.T) {
 	}
 	w.liveVLAN("vpc-2", "1002")
 	w.historyHas("drift: VPC/vpc-2: was deleted", "put right")
+	w.eventually("status to tell of it", func() error {
+		if out, _ := w.hh("status"); !strings.Contains(out, " ago: VPC/vpc-2: was deleted\n") {
+			return fmt.Errorf("it says\n%s", out)
+		}
+		return nil
+	})
 	if out := w.history("--object", "VPC/vpc-1"); !strings.Contains(out, "repaired") {
 		t.Errorf("the story of vpc-1 tells of no repair:\n%s", out)
 	}
