@@ -124,7 +124,7 @@ func TestOverloadPasses(t *testing.T) {
 		json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "too many requests"})
 		return true
 	})
-	for _, r := range applied(t, c, shapes(t, "overload", 300), true) {
+	for _, r := range applied(t, c, switchGroups(t, "overload", 300), true) {
 		if r.Outcome != Created {
 			t.Errorf("%s: %s %v", r.Name, r.Outcome, r.Err)
 		}

@@ -336,9 +336,10 @@ func TestWatchLateCRD(t *testing.T) {
 		"group": "test.hhwatchd.example", "scope": "Namespaced", "names": {"kind": "Late", "listKind": "LateList", "plural": "lates", "singular": "late"},
 		"versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}}]}}`
 	for range 2 {
-		if _, err := s.Do(http.MethodPost, crds, "application/json", []byte(crd)); err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, func() error { // the one before may still be going
+			_, err := s.Do(http.MethodPost, crds, "application/json", []byte(crd))
+			return err
+		})
 		eventually(t, func() error {
 			if _, stirred := w.Take(); !stirred {
 				return fmt.Errorf("no word of the CRD")
@@ -365,23 +366,29 @@ func TestWatchLateCRD(t *testing.T) {
 	}
 }
 
+// switchGroups returns n objects, of a kind that is small.
+func switchGroups(t testing.TB, prefix string, n int) []Object {
+	var objs []Object
+	for i := range n {
+		objs = append(objs, digested(named(t, "apiVersion: wiring.githedgehog.com/v1beta1\nkind: SwitchGroup\nspec: {}", fmt.Sprintf("%s-%d", prefix, i))))
+	}
+	return objs
+}
+
 // TestNoop50 has fifty looks at 5,000 objects that are as they should be, as the
-// daemon takes them: every tenth compares all, as for a person, and the others
+// daemon takes them: every 25th compares all, as for a person, and the others
 // ask only about objects of which the watch does not know it. By the API
 // server's own count, nothing is written, and nothing read where it is known.
 func TestNoop50(t *testing.T) {
 	s := testServer(t)
-	var objs []Object
-	for i := range 5000 {
-		objs = append(objs, digested(named(t, "apiVersion: wiring.githedgehog.com/v1beta1\nkind: SwitchGroup\nspec: {}", fmt.Sprintf("noop50-%d", i))))
-	}
+	objs := switchGroups(t, "noop50", 5000)
 	c := connect(t, s)
 	w := watched(t, c, objs)
 	before, read := writes(t, s), reads(t, s)
 	looks := 0
 	for cycle := range 50 {
 		ask := objs
-		if cycle%10 > 0 {
+		if cycle%25 > 0 {
 			ask = slices.DeleteFunc(slices.Clone(objs), func(o Object) bool {
 				_, ok := w.Holds(o.Key(), o.Digest)
 				return ok
@@ -400,10 +407,11 @@ func TestNoop50(t *testing.T) {
 	if n := writes(t, s) - before; n != 0 {
 		t.Errorf("%d writes in 50 cycles", n)
 	}
-	if looks != 5*len(objs) {
-		t.Errorf("%d objects were asked for, want %d", looks, 5*len(objs))
+	if looks != 2*len(objs) {
+		t.Errorf("%d objects were asked for, want %d", looks, 2*len(objs))
 	}
-	if n, want := reads(t, s)-read, 5*len(objs)/pageSize; n > want {
-		t.Errorf("%d lists and gets in 50 cycles, want no more than %d", n, want)
+	// The pages of two lists, with what other tests have left in that kind.
+	if n, most := reads(t, s)-read, 4*len(objs)/pageSize; n > most {
+		t.Errorf("%d lists and gets in 50 cycles, want no more than %d", n, most)
 	}
 }
