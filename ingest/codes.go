@@ -66,6 +66,7 @@ const (
 	subnetOutside      = "HH506"
 	vlanTaken          = "HH507"
 	vlanOutside        = "HH508"
+	takenAway          = "HH509"
 )
 
 // A page is what is known about a code.
@@ -352,6 +353,11 @@ var table = map[string]page{
 		"A VLAN is outside of its VLANNamespace",
 		"The VLANs of a VPC lie within the ranges of its VLANNamespace (the one called default, where the VPC names none), if git holds that.",
 		"use a VLAN within the ranges, or extend the namespace",
+	},
+	takenAway: {
+		"Others refer to what is taken away",
+		"The document removes an object, or a subnet of a VPC, that others of the fabric name. Documents that come together are judged together: they may be removed, or changed, in any order. It is only a warning where Hedgehog's own admission would let the object be deleted, as it does a connection that has attachments, and where it is a subnet.",
+		"remove or change the others, before or in the same drop",
 	},
 }
 

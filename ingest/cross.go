@@ -24,6 +24,7 @@ type word struct {
 	path         string
 	file, object int        // the object of that file
 	relations    *relations // nil: that there is to be no such object
+	lost         []string   // the subnets that it had before, and has no more
 }
 
 // A judgement holds the objects of a batch against each other and the fabric.
@@ -82,7 +83,7 @@ func (j *judgement) round() (again bool) {
 	var flawed []*word
 	for i := range j.words {
 		w := &j.words[i]
-		if w.relations != nil && len(j.fabric.flaws(w.path, w.relations, func(string) bool { return true })) > 0 {
+		if len(j.all(w, func(string) bool { return true })) > 0 {
 			flawed = append(flawed, w)
 		}
 	}
@@ -153,7 +154,7 @@ func (j *judgement) listen() {
 	last := make(map[string]word)
 	for i, step := range j.steps {
 		for k, o := range step.Objects {
-			last[o.Path] = word{o.Path, i, k, j.relations[i][k]}
+			last[o.Path] = word{path: o.Path, file: i, object: k, relations: j.relations[i][k]}
 		}
 	}
 	maps.DeleteFunc(last, func(path string, w word) bool {
@@ -165,7 +166,15 @@ func (j *judgement) listen() {
 	})
 	j.wordOf = make(map[string]*word, len(j.words))
 	for i := range j.words {
-		j.wordOf[j.words[i].path] = &j.words[i]
+		w := &j.words[i]
+		j.wordOf[w.path] = w
+		if was := j.fabric.objects[w.path]; was != nil && w.relations != nil {
+			for _, subnet := range was.subnets {
+				if !slices.Contains(w.relations.subnets, subnet) {
+					w.lost = append(w.lost, subnet)
+				}
+			}
+		}
 	}
 }
 
@@ -177,7 +186,7 @@ func (j *judgement) speak() (undo func()) {
 		if w.relations == nil {
 			undos[i] = j.fabric.replace(w.path, nil, false)
 		} else {
-			undos[i] = j.fabric.replace(w.path, &w.relations.holding, true)
+			undos[i] = j.fabric.replace(w.path, j.fabric.holdingOfNew(w.path, w.relations), true)
 		}
 	}
 	return func() {
@@ -206,9 +215,19 @@ func (j *judgement) lookBack(w *word) {
 	j.had[w.path] = had
 }
 
+// all returns what is wrong with a word. Who refers to what it takes away counts
+// where the batch says nothing of it: else that is what is wrong with the other.
+func (j *judgement) all(w *word, counts func(string) bool) []flaw {
+	flaws := j.fabric.bereft(w.path, w.relations == nil, w.lost, func(other string) bool { return j.wordOf[other] == nil })
+	if w.relations != nil {
+		flaws = append(flaws, j.fabric.flaws(w.path, w.relations, counts)...)
+	}
+	return flaws
+}
+
 // flaws returns what is wrong with a word that was not wrong before.
 func (j *judgement) flaws(w *word, counts func(string) bool) []flaw {
-	return slices.DeleteFunc(j.fabric.flaws(w.path, w.relations, counts), func(fl flaw) bool { return j.had[w.path][fl] })
+	return slices.DeleteFunc(j.all(w, counts), func(fl flaw) bool { return j.had[w.path][fl] })
 }
 
 func (j *judgement) refuses(fl flaw) bool {

@@ -91,7 +91,8 @@
 // of a batch may refer to each other in any order. A file is rejected for what
 // that admission refuses (as of githedgehog/fabric v0.126, api/*/v1beta1); what
 // it lets pass, or what git may just not know of, is a warning. What an object
-// had wrong before it was changed is not held against it.
+// had wrong before it was changed is not held against it. Nor may a file take
+// away what objects refer to that the batch leaves as they are.
 //
 // # The author's text
 //

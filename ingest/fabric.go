@@ -24,6 +24,7 @@ type Fabric struct {
 	ports    map[string][]string // device/port, after the namespace: managed paths of those who have it
 	vlans    map[spacedVLAN][]string
 	prefixes map[bucket][]takenPrefix
+	referred map[string][]string // managed path, or that and a subnet (see referent): paths of those who refer to it
 }
 
 // A space is an IPv4Namespace or VLANNamespace.
@@ -59,6 +60,7 @@ func NewFabric(p Policy) *Fabric {
 	return &Fabric{
 		policy: Policy{Namespace: p.Namespace, Kinds: p.Kinds}, objects: make(map[string]*holding), kinds: make(map[string]int),
 		ports: make(map[string][]string), vlans: make(map[spacedVLAN][]string), prefixes: make(map[bucket][]takenPrefix),
+		referred: make(map[string][]string),
 	}
 }
 
@@ -73,7 +75,9 @@ func (f *Fabric) Put(path string, read func() ([]byte, error)) error {
 	}
 	var h *holding
 	switch kind.Group + "/" + kind.Kind {
-	case wiringGroup + "/Connection", wiringGroup + "/VLANNamespace", vpcGroup + "/IPv4Namespace", vpcGroup + "/VPC":
+	case wiringGroup + "/Connection", wiringGroup + "/Switch", wiringGroup + "/VLANNamespace",
+		vpcGroup + "/External", vpcGroup + "/ExternalAttachment", vpcGroup + "/ExternalPeering", vpcGroup + "/IPv4Namespace",
+		vpcGroup + "/VPC", vpcGroup + "/VPCAttachment", vpcGroup + "/VPCPeering", gatewayGroup + "/GatewayPeering":
 		data, err := read()
 		if err != nil {
 			return err
@@ -81,12 +85,38 @@ func (f *Fabric) Put(path string, read func() ([]byte, error)) error {
 		h = &holding{}
 		if value, err := readKubernetes(data); err == nil {
 			object, _ := value.(map[string]any)
-			*h = relationsOf(kind.Group, kind.Kind, object).holding
+			h = f.holdingOfNew(path, relationsOf(kind.Group, kind.Kind, object))
 		}
 	}
 	f.Remove(path)
 	f.add(path, h)
 	return nil
+}
+
+// holdingOfNew returns what an object at a managed path has and refers to.
+func (f *Fabric) holdingOfNew(path string, r *relations) *holding {
+	_, namespace, _ := f.locate(path)
+	h := r.holding
+	for _, ref := range r.references {
+		switch ref.kind {
+		case "GatewayGroup", "ServerProfile", "SwitchProfile":
+			continue // they are there by themselves
+		}
+		if to, _ := f.pathOf(ref.group, ref.kind, namespace, ref.name); to != "" {
+			if to = referent(to, ref.subnet); !slices.Contains(h.refers, to) {
+				h.refers = append(h.refers, to)
+			}
+		}
+	}
+	return &h
+}
+
+// referent names a subnet of the VPC at a managed path, or with "" the object.
+func referent(path, subnet string) string {
+	if subnet == "" {
+		return path
+	}
+	return path + "#" + subnet
 }
 
 // Remove says that there is no managed file at a path.
@@ -174,6 +204,9 @@ func (f *Fabric) add(path string, h *holding) {
 	for _, p := range h.prefixes {
 		hold(f.prefixes, bucketOf(space{namespace, p.space}, p.Prefix), takenPrefix{p.Prefix, path})
 	}
+	for _, to := range h.refers {
+		hold(f.referred, to, path)
+	}
 }
 
 func (f *Fabric) drop(path string, h *holding) {
@@ -194,6 +227,9 @@ func (f *Fabric) drop(path string, h *holding) {
 	}
 	for _, p := range h.prefixes {
 		release(f.prefixes, bucketOf(space{namespace, p.space}, p.Prefix), takenPrefix{p.Prefix, path})
+	}
+	for _, to := range h.refers {
+		release(f.referred, to, path)
 	}
 }
 
@@ -268,6 +304,51 @@ func (f *Fabric) missing(namespace string, ref objectReference) (flaw, bool) {
 		return flaw{}, false
 	}
 	return flaw{at: ref.at, code: noObjectThere, warning: elsewhere || ref.installed || ref.lenient, message: fmt.Sprintf("%s: there is no %s", ref.at, id)}, true
+}
+
+// keepers are the kinds of those that keep Hedgehog's admission from deleting an
+// object of a kind that they refer to (pkg/webhook/*).
+var keepers = map[string][]string{
+	"External":      {"ExternalAttachment", "ExternalPeering"},
+	"IPv4Namespace": {"External", "VPC"},
+	"Server":        {"Connection"},
+	"Switch":        {"Connection"},
+	"VPC":           {"Connection", "ExternalPeering", "VPCAttachment", "VPCPeering"},
+}
+
+// bereft returns what is wrong with taking away the object at a managed path,
+// or those subnets of it: that others still refer to it. Only those count that
+// counts says so of.
+func (f *Fabric) bereft(path string, gone bool, subnets []string, counts func(other string) bool) (flaws []flaw) {
+	kind, _, _ := f.locate(path)
+	look := func(to, at, what string, admitted func(kind string) bool) {
+		var others []string
+		warning := true
+		for _, other := range f.referred[to] {
+			if !counts(other) {
+				continue
+			}
+			others = append(others, f.named(other))
+			k, _, _ := f.locate(other)
+			warning = warning && admitted(k.Kind)
+		}
+		if len(others) == 0 {
+			return
+		}
+		slices.Sort(others)
+		by := others[0]
+		if n := len(others) - 1; n > 0 {
+			by += fmt.Sprintf(" and %d more", n)
+		}
+		flaws = append(flaws, flaw{at: at, code: takenAway, warning: warning, message: fmt.Sprintf("%s is taken away, and referred to by %s", what, by)})
+	}
+	if gone {
+		look(path, "metadata.name", f.named(path), func(by string) bool { return !slices.Contains(keepers[kind.Kind], by) })
+	}
+	for _, s := range subnets {
+		look(referent(path, s), "spec.subnets", "subnet "+clip(s), func(string) bool { return true })
+	}
+	return flaws
 }
 
 func (f *Fabric) takenPorts(path, namespace string, r *relations, counts func(string) bool) (flaws []flaw) {

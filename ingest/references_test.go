@@ -32,6 +32,11 @@ func subnet(name, prefix string, vlan int) string {
 	return object("VPC", name, fmt.Sprintf("{subnets: {default: {subnet: %s, vlan: %d}}}", prefix, vlan))
 }
 
+// gone says that there is to be no such object.
+func gone(kind, name string) string {
+	return strings.Replace(object(kind, name, "{}"), "{name: "+name+"}", "{name: "+name+", annotations: {"+EnsureAnnotation+": absent}}", 1)
+}
+
 // wired is a small fabric.
 var wired = object("SwitchGroup", "g", "{}") + object("Switch", "leaf", "{groups: [g]}") + object("Server", "s", "{}") + unbundled("c", "s/e0", "leaf/E1/1") +
 	object("IPv4Namespace", "default", "{subnets: [10.0.0.0/16]}") + object("VLANNamespace", "default", "{ranges: [{from: 100, to: 200}]}") +
@@ -105,6 +110,14 @@ var crossed = []struct {
 	{"what was wrong before", []string{object("VPC", "old", "{ipv4Namespace: gone, subnets: {a: {vlan: 101}}, vlanNamespace: default}")}, ""},
 	{"what was wrong before, and more", []string{object("VPC", "old", "{subnets: {a: {vlan: 101}, b: {vlan: 99}}}")}, "HH508"},
 	{"what is managed already", []string{unbundled("bad", "gone/e0", "leaf/E1/9")}, ""},
+	{"what others refer to", []string{gone("VPC", "one"), gone("Switch", "leaf"), gone("Server", "s"), gone("SwitchGroup", "g"), gone("IPv4Namespace", "default")},
+		"HH509 / HH509 / HH509 / (HH509) / "},
+	{"a connection that others refer to", []string{gone("Connection", "c")}, "(HH509)"},
+	{"with those that refer to it", []string{gone("VPC", "one"), gone("VPCAttachment", "a"), gone("Server", "s") + gone("Connection", "c")}, " /  / "},
+	{"which are changed", []string{gone("Server", "s"), object("Server", "t", "{}") + unbundled("c", "t/e0", "leaf/E1/1")}, " / "},
+	{"of which one is rejected", []string{gone("Server", "s") + object("Server", "t", "{}"), unbundled("c", "u/e0", "leaf/E1/1")}, "HH509 / HH501"},
+	{"what a new one refers to", []string{gone("External", "x") + object("External", "x2", "{}"), object("ExternalAttachment", "ea", "{external: x, connection: c}")}, " / HH501"},
+	{"a subnet that others name", []string{object("VPC", "one", "{subnets: {other: {subnet: 10.0.1.0/24, vlan: 101}}}")}, "(HH509)"},
 	{"what comes from elsewhere", []string{object("Switch", "l2", "{profile: vs, vlanNamespaces: [default]}") + object("Server", "t", "{profile: p}") + object("Gateway", "gw", "{groups: [{name: gg}]}")}, ""},
 }
 

@@ -30,6 +30,8 @@ type holding struct {
 	subnets []string       // of a VPC, by name
 	within  []netip.Prefix // of an IPv4Namespace
 	ranges  []vlanRange    // of a VLANNamespace
+
+	refers []string // to what it refers, see referent; only in a Fabric
 }
 
 // A spacePrefix is a subnet of a VPC, which no other in its IPv4Namespace
