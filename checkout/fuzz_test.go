@@ -90,17 +90,29 @@ func FuzzParseLoose(f *testing.F) {
 func FuzzWire(f *testing.F) {
 	f.Add([]byte("001e# service=git-upload-pack\n0000000eversion 2\n000cls-refs\n0000"))
 	f.Add([]byte("006874730d410fcb6603ace96f1dc55ea6196122532d HEAD\x00multi_ack side-band-64k symref=HEAD:refs/heads/main\n0000"))
-	f.Add([]byte("0034" + strings.Repeat("1", 40) + " refs/x\n0000"))
+	f.Add([]byte("003a" + strings.Repeat("1", 40) + " refs/heads/x\n0000"))
+	f.Add([]byte("0051" + strings.Repeat("1", 40) + " HEAD symref-target:refs/heads/x\n0000"))
+	f.Add([]byte("0016unborn refs/heads/x0000"))
 	f.Add([]byte("000dpackfile\n0006\x01P0006\x02x0000"))
 	f.Add([]byte("0008NAK\n000d\x03error\n"))
 	f.Add([]byte("0013\x01000eunpack ok\n0017\x010012ok refs/x\n0009\x0100000000"))
 	f.Add([]byte("0009ERR x"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := func() *bufio.Reader { return bufio.NewReader(bytes.NewReader(data)) }
-		if a, err := readAdvert(r(), uploadPack); err == nil && a.refs == nil {
-			t.Error("no refs")
+		prefixes := []string{"refs/heads/", "HEAD"}
+		kept := func(l listing) {
+			for name := range l.refs {
+				if !strings.HasPrefix(name, "refs/heads/") && !strings.HasPrefix(name, "HEAD") {
+					t.Errorf("kept %q", name)
+				}
+			}
 		}
-		readLsRefs(r())
+		if a, err := readAdvert(r(), uploadPack, prefixes...); err == nil {
+			kept(a.listing)
+		}
+		if l, err := readLsRefs(r(), prefixes); err == nil {
+			kept(l)
+		}
 		for _, v2 := range []bool{true, false} {
 			if pack, err := readPack(r(), v2); err == nil {
 				io.Copy(io.Discard, pack)

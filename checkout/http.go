@@ -250,17 +250,17 @@ func (e *forbiddenError) Error() string {
 func (e *forbiddenError) Is(target error) bool { return target == ErrAuth }
 
 // greet asks what the server can do; with version 0 the answer has its refs.
-func (h *httpRemote) greet(ctx context.Context) error {
+func (h *httpRemote) greet(ctx context.Context, prefixes ...string) error {
 	h.upload = nil
 	return h.ask(ctx, uploadPack, nil, true, func(r *bufio.Reader) (err error) {
-		h.upload, err = readAdvert(r, uploadPack)
+		h.upload, err = readAdvert(r, uploadPack, prefixes...)
 		return err
 	})
 }
 
 func (h *httpRemote) list(ctx context.Context, prefixes ...string) (listing, error) {
 	if h.upload == nil || !h.upload.v2 {
-		if err := h.greet(ctx); err != nil {
+		if err := h.greet(ctx, prefixes...); err != nil {
 			return listing{}, err
 		}
 		if !h.upload.v2 {
@@ -268,12 +268,12 @@ func (h *httpRemote) list(ctx context.Context, prefixes ...string) (listing, err
 		}
 	}
 	var body bytes.Buffer
-	if err := writeLsRefs(&body, prefixes); err != nil {
+	if err := writeLsRefs(&body, h.upload, prefixes); err != nil {
 		return listing{}, err
 	}
 	var l listing
 	err := h.ask(ctx, uploadPack, body.Bytes(), true, func(r *bufio.Reader) (err error) {
-		l, err = readLsRefs(r)
+		l, err = readLsRefs(r, prefixes)
 		return err
 	})
 	if err != nil {
@@ -305,7 +305,7 @@ func (h *httpRemote) fetch(ctx context.Context, want oid, haves []oid, sink func
 func (h *httpRemote) push(ctx context.Context, ref string, decide func(old oid) (*update, error)) error {
 	var a *advert
 	err := h.ask(ctx, receivePack, nil, true, func(r *bufio.Reader) (err error) {
-		a, err = readAdvert(r, receivePack)
+		a, err = readAdvert(r, receivePack, ref)
 		return err
 	})
 	if err != nil {

@@ -120,13 +120,16 @@ func (loc location) check() error {
 	if loc.host == "" || strings.HasPrefix(loc.host, "-") || strings.HasPrefix(loc.host, ":") {
 		return errors.New("there is no host in it")
 	}
+	if _, _, err := net.SplitHostPort(loc.addr()); err != nil || strings.ContainsAny(loc.host, " \t\n") {
+		return fmt.Errorf("the host in it, %q, is not one", loc.host)
+	}
 	if loc.scheme == "ssh" && strings.TrimPrefix(loc.path, "/") == "" {
 		return errors.New("there is no path in it")
 	}
 	return nil
 }
 
-// addr is the address of an SSH server, with its port.
+// addr is the address of an SSH server, with its port, 22 if it has none.
 func (loc location) addr() string {
 	if _, port, err := net.SplitHostPort(loc.host); err == nil && port != "" {
 		return loc.host

@@ -63,6 +63,7 @@ func TestParseURL(t *testing.T) {
 		"h:":                                     "no path",
 		"file://elsewhere/x":                     "on another machine",
 		"ssh://-oProxyCommand=x/y":               "no host",
+		"a[b:c":                                  `"a[b", is not one`,
 		"-oProxyCommand=x:y":                     "no host",
 		"https://h:port/x":                       "invalid port",
 		"~/repo.git":                             "write it out",

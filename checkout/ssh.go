@@ -298,15 +298,15 @@ func (t *lockedTranscript) String() string {
 
 func (s *sshRemote) list(ctx context.Context, prefixes ...string) (l listing, err error) {
 	err = s.run(ctx, uploadPack, func(r *bufio.Reader, w io.Writer) error {
-		a, err := readAdvert(r, "")
+		a, err := readAdvert(r, "", prefixes...)
 		if err != nil {
 			return err
 		}
 		if l = a.listing; a.v2 {
-			if err := writeLsRefs(w, prefixes); err != nil {
+			if err := writeLsRefs(w, a, prefixes); err != nil {
 				return err
 			}
-			if l, err = readLsRefs(r); err != nil {
+			if l, err = readLsRefs(r, prefixes); err != nil {
 				return err
 			}
 		}
@@ -337,7 +337,7 @@ func (s *sshRemote) fetch(ctx context.Context, want oid, haves []oid, sink func(
 
 func (s *sshRemote) push(ctx context.Context, ref string, decide func(old oid) (*update, error)) error {
 	return s.run(ctx, receivePack, func(r *bufio.Reader, w io.Writer) error {
-		a, err := readAdvert(r, "")
+		a, err := readAdvert(r, "", ref)
 		if err != nil {
 			return err
 		}

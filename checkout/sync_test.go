@@ -15,6 +15,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -753,5 +754,95 @@ func TestRotatedPassword(t *testing.T) {
 		if _, err := c.RemoteHead(w.ctx()); !errors.Is(err, want) {
 			t.Errorf("with %q: %v", password, err)
 		}
+	}
+}
+
+// TestUnbornDefaultBranch: the default branch of an empty remote need not be main.
+func TestUnbornDefaultBranch(t *testing.T) {
+	every(t, func(t *testing.T, w *world) {
+		git(t, w.bare, "symbolic-ref", "HEAD", "refs/heads/trunk")
+		w.opts.Branch = ""
+		c := w.open()
+		if strings.HasSuffix(t.Name(), "-v0") {
+			// Version 0 of the protocol does not say it.
+			if c.Branch() != "main" {
+				t.Errorf("branch %s, want main", c.Branch())
+			}
+			return
+		}
+		w.commit(c, put("b", "1"))
+		w.push(c)
+		w.clean()
+		if got := git(t, w.bare, "for-each-ref", "--format=%(refname)"); got != "refs/heads/trunk" {
+			t.Errorf("the remote has %s", got)
+		}
+	})
+}
+
+// TestPoll: however many refs there are, a poll asks for one, and it touches no
+// file of the clone.
+func TestPoll(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"http", "https", "ssh"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			var w *world
+			var bytes func() int
+			switch kind {
+			case "ssh":
+				var s *sshServer
+				w, s = newSSHWorld(t)
+				weir := startWeir(t, s.addr)
+				s.addr = weir.addr
+				rewrite(t, s.knownHosts, s.known(s.hostKey)+"\n")
+				w.opts.URL = "ssh://" + s.user + "@" + weir.addr + w.bare
+				bytes = weir.passed // from the server only
+			default:
+				var srv *gitserver.Server
+				w, srv = newHTTPWorld(t, gitserver.Options{TLS: kind == "https", Username: "robot", Password: "a-token-of-forty-characters-as-forges-have"})
+				w.opts.Auth = Auth{Username: "robot", PasswordFile: writeFile(t, "a-token-of-forty-characters-as-forges-have"), CAFile: srv.CAFile}
+				bytes = func() int { sent, received := srv.Bytes(); return int(sent + received) }
+			}
+			head := w.personPushes(map[string]string{"a": "1"})
+			c := w.clone()
+			polls(w, c)
+			poll := func() int {
+				const times = 10 // as the server counts a moment later
+				before := bytes()
+				for range times {
+					if got, err := c.RemoteHead(w.ctx()); err != nil || got != head {
+						t.Fatalf("RemoteHead: %s, %v; want %s", got, err, head)
+					}
+				}
+				return (bytes() - before) / times
+			}
+			git(t, w.dir, "status") // which may write the index
+			clone := tree(t, w.dir)
+			stats := func() string {
+				out, err := exec.Command("find", w.dir, "-printf", `%p %i %T@ %C@\n`).Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(out)
+			}
+			was := stats()
+			few := poll()
+			var refs strings.Builder
+			for i := range 2000 {
+				refs.WriteString(string(head) + " refs/heads/topic/" + fmt.Sprint(i) + "\n")
+			}
+			if err := os.WriteFile(filepath.Join(w.bare, "packed-refs"), []byte(refs.String()), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			many := poll()
+			if many > few+200 {
+				t.Errorf("with 2,000 refs more a poll takes %d bytes, not %d", many, few)
+			}
+			t.Logf("a poll: %d bytes", few)
+			if now := stats(); now != was {
+				t.Errorf("a poll changed files:\n%s\nwas\n%s", now, was)
+			}
+			same(t, "the clone", tree(t, w.dir), clone)
+		})
 	}
 }

@@ -132,8 +132,9 @@ func (a *advert) capability(name string) (value string, ok bool) {
 
 // readAdvert reads the first answer of a server (gitprotocol-pack(5),
 // gitprotocol-v2(5)). Over HTTP it may begin with a line that names the service
-// (gitprotocol-http(5)).
-func readAdvert(r *bufio.Reader, service string) (*advert, error) {
+// (gitprotocol-http(5)). Of the refs in it, of which there may be any number,
+// those are kept that begin with one of the prefixes.
+func readAdvert(r *bufio.Reader, service string, prefixes ...string) (*advert, error) {
 	a := &advert{listing: listing{refs: make(map[string]oid)}}
 	p, err := readPacket(r)
 	if err == nil && p.text() == "# service="+service {
@@ -167,7 +168,7 @@ func readAdvert(r *bufio.Reader, service string) (*advert, error) {
 				line, caps, _ = strings.Cut(line, "\x00")
 				a.caps = strings.Fields(caps)
 			}
-			if err := a.addRef(line); err != nil {
+			if err := a.addRef(line, prefixes); err != nil {
 				return nil, err
 			}
 		}
@@ -184,30 +185,43 @@ func readAdvert(r *bufio.Reader, service string) (*advert, error) {
 	return a, nil
 }
 
-// addRef takes in "<hash> <name>". An empty repository has a line with the
-// name capabilities^{}.
-func (l *listing) addRef(line string) error {
+// addRef takes in "<hash> <name>" if the name begins with one of the prefixes.
+// An empty repository has a line with the name capabilities^{}.
+func (l *listing) addRef(line string, prefixes []string) error {
 	hash, name, ok := strings.Cut(line, " ")
 	id, valid := parseOID(hash)
 	if !ok || !valid {
 		return errProtocol
 	}
-	if name != "capabilities^{}" && !strings.HasSuffix(name, "^{}") {
+	if name == "capabilities^{}" || strings.HasSuffix(name, "^{}") {
+		return nil
+	}
+	if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
 		l.refs[name] = id
 	}
 	return nil
 }
 
-// writeLsRefs asks for refs by protocol version 2.
-func writeLsRefs(w io.Writer, prefixes []string) error {
-	lines := []string{"command=ls-refs\n", "agent=" + ourName, delim, "symrefs\n"}
+// writeLsRefs asks for refs by protocol version 2, and where HEAD is one of them
+// for what it points to, even if there is no commit yet. This is the request that
+// is made all the time: it holds nothing that can be left out.
+func writeLsRefs(w io.Writer, a *advert, prefixes []string) error {
+	lines := []string{"command=ls-refs\n", delim}
+	if slices.Contains(prefixes, "HEAD") {
+		lines = append(lines, "symrefs\n")
+		if can, _ := a.capability("ls-refs"); can == "unborn" {
+			lines = append(lines, "unborn\n")
+		}
+	}
 	for _, p := range prefixes {
 		lines = append(lines, "ref-prefix "+p+"\n")
 	}
 	return writePackets(w, append(lines, "")...)
 }
 
-func readLsRefs(r *bufio.Reader) (listing, error) {
+// readLsRefs reads the answer to it. A server may send more than the prefixes
+// ask for.
+func readLsRefs(r *bufio.Reader, prefixes []string) (listing, error) {
 	l := listing{refs: make(map[string]oid)}
 	for {
 		p, err := readPacket(r)
@@ -218,9 +232,6 @@ func readLsRefs(r *bufio.Reader) (listing, error) {
 			return l, nil
 		}
 		line := p.text()
-		if strings.HasPrefix(line, "unborn ") {
-			continue
-		}
 		hash, rest, _ := strings.Cut(line, " ")
 		name, attrs, _ := strings.Cut(rest, " ")
 		for attr := range strings.FieldsSeq(attrs) {
@@ -228,7 +239,10 @@ func readLsRefs(r *bufio.Reader) (listing, error) {
 				l.head = target
 			}
 		}
-		if err := l.addRef(hash + " " + name); err != nil {
+		if hash == "unborn" {
+			continue
+		}
+		if err := l.addRef(hash+" "+name, prefixes); err != nil {
 			return l, err
 		}
 	}
