@@ -41,6 +41,15 @@ type Options struct {
 
 	Auth Auth
 
+	// SignKeyFile holds the private key that signs the commits which
+	// WriteCommit makes: one for SSH, or an armoured one of OpenPGP, without a
+	// passphrase. It is read for each commit. Empty: they are not signed.
+	SignKeyFile string
+
+	// Verify says who has to have signed what is fetched, see [Clone.Fetch].
+	// Its files are read when something new was fetched.
+	Verify Verify
+
 	// Inputs are directories in the work tree whose local files are input:
 	// they are never overwritten, set aside or taken for local edits.
 	Inputs []string
@@ -408,9 +417,13 @@ func (c *Clone) Head() (Hash, error) {
 
 // Upstream returns the commit of the remote-tracking branch: what the remote
 // had when it was last fetched from or pushed to. It is empty if it had no
-// such branch.
+// such branch. Where Options.Verify is set and a person's git fetch brought what
+// Fetch would refuse, the remote-tracking branch goes back to what it was.
 func (c *Clone) Upstream() (Hash, error) {
 	id, err := c.repo.ref(upstreamRef(c.opts.Branch))
+	if err == nil && c.opts.Verify.on() {
+		id, err = c.vouched(id)
+	}
 	return hashOf(id), err
 }
 

@@ -32,16 +32,16 @@ type Change struct {
 // way round. ErrNoChange is returned when the tree would be that of parent.
 //
 // What git does not take in names and messages is left out: angle brackets,
-// newlines in names, NUL.
+// newlines in names, NUL. The commit is signed if Options.SignKeyFile says so.
 func (c *Clone) WriteCommit(parent Hash, changes []Change, author, committer Signature, message string) (Hash, error) {
-	h, err := c.repo.writeCommit(parent, changes, author, committer, message)
+	h, err := c.repo.writeCommit(parent, changes, author, committer, message, c.opts.SignKeyFile)
 	if err != nil {
 		return "", fmt.Errorf("writing a commit: %w", err)
 	}
 	return h, nil
 }
 
-func (s *store) writeCommit(parent Hash, changes []Change, author, committer Signature, message string) (Hash, error) {
+func (s *store) writeCommit(parent Hash, changes []Change, author, committer Signature, message, signKeyFile string) (Hash, error) {
 	old, err := s.treeOf(parent)
 	if err != nil {
 		return "", err
@@ -80,7 +80,15 @@ func (s *store) writeCommit(parent Hash, changes []Change, author, committer Sig
 		fmt.Fprintf(&buf, "parent %s\n", parent)
 	}
 	fmt.Fprintf(&buf, "author %s\ncommitter %s\n\n%s", author.text(), committer.text(), cleanMessage(message))
-	id := b.add(plumbing.CommitObject, buf.Bytes())
+	commit := buf.Bytes()
+	if signKeyFile != "" {
+		armor, err := sign(signKeyFile, commit)
+		if err != nil {
+			return "", err
+		}
+		commit = signed(commit, armor)
+	}
+	id := b.add(plumbing.CommitObject, commit)
 	return hashOf(id), b.store()
 }
 

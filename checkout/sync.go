@@ -40,6 +40,10 @@ func (c *Clone) remoteError(doing string, err error) error {
 // elsewhere, as the remote is the truth. It returns that commit; the empty
 // Hash if the branch is not there or not there any more. The local branch and
 // the work tree stay as they are.
+//
+// With Options.Verify, the error is an *UnverifiedError if a commit that is new
+// on the branch is not signed by an allowed key, and nothing is taken over. In a
+// new clone, only the tip has to be signed: who did vouches for its history.
 func (c *Clone) Fetch(ctx context.Context) (Hash, error) {
 	c.net.Lock()
 	defer c.net.Unlock()
@@ -69,6 +73,13 @@ func (c *Clone) fetch(ctx context.Context) (oid, error) {
 			return oid{}, err
 		}
 	}
+	if err := c.verifyNew(old, tip); err != nil {
+		return oid{}, err
+	}
+	if err := c.vouch(tip); err != nil {
+		return oid{}, err
+	}
+	// Crash here: what is vouched for is what the next fetch finds.
 	return tip, c.repo.setRef(ctx, tracking, old, tip)
 }
 

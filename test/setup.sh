@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what the tests need and this machine lacks, on Debian: git and sshd,
-# which serve the repositories; a C compiler, which Go's race detector links with;
-# what boots a Debian machine for the installed service; what checks the
-# package; and promtool, which alone is taken from Prometheus' package. Says
-# what it does; does nothing when nothing is missing.
+# which serve the repositories; gpg, which signs commits; a C compiler, which
+# Go's race detector links with; what boots a Debian machine for the installed
+# service; what checks the package; and promtool, which alone is taken from
+# Prometheus' package. Says what it does; does nothing when nothing is missing.
 set -eu
 
 missing=
@@ -15,6 +15,7 @@ command -v unshare >/dev/null || missing="$missing util-linux"
 command -v systemd-nspawn >/dev/null || missing="$missing systemd-container"
 command -v mmdebstrap >/dev/null || missing="$missing mmdebstrap"
 command -v lintian >/dev/null || missing="$missing lintian"
+command -v gpg >/dev/null || missing="$missing gnupg"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 sshd=
 [ -x /usr/sbin/sshd ] && [ -d /run/sshd ] || sshd=sshd

@@ -137,6 +137,10 @@ type RepositoryConfig struct {
 	// Author is the committer of hhwatchd's commits, and the author of those
 	// that nobody else wrote. Default: hhwatchd <hhwatchd@localhost>.
 	Author Author `yaml:"author"`
+	// Signing says how hhwatchd's commits are signed.
+	Signing Signing `yaml:"signing"`
+	// Verify says who has to have signed the commits that are pulled.
+	Verify Verify `yaml:"verify"`
 	// Fabrics are the fabrics that this repository describes.
 	Fabrics []FabricConfig `yaml:"fabrics"`
 }
@@ -180,6 +184,23 @@ type GitHubApp struct {
 	Installation int64 `yaml:"installation"`
 	// KeyFile is the app's private key, in PEM.
 	KeyFile string `yaml:"keyFile"`
+}
+
+// Signing names the key that signs commits. It is named as credentials are.
+type Signing struct {
+	// KeyFile is a private key without a passphrase: one for SSH, or an
+	// armoured one of OpenPGP. Default: commits are not signed.
+	KeyFile string `yaml:"keyFile"`
+}
+
+// Verify names the keys that may sign what is pulled. A branch with a commit
+// that none of them signed is not followed until that commit is gone from it or
+// its key is allowed. Default: commits are not verified.
+type Verify struct {
+	// AllowedSignersFile lists SSH keys (ssh-keygen(1), ALLOWED SIGNERS).
+	AllowedSignersFile string `yaml:"allowedSignersFile"`
+	// KeyringFile holds OpenPGP public keys, armoured.
+	KeyringFile string `yaml:"keyringFile"`
 }
 
 // Author is a git identity.
@@ -544,6 +565,15 @@ func (v *validator) repository(at []any, r *RepositoryConfig) {
 	}
 	if strings.ContainsAny(r.Author.Email, "<>\n ") {
 		v.fail(key("author", "email"), "%q is not an e-mail address", r.Author.Email)
+	}
+	for _, f := range []struct{ in, key, name string }{
+		{"signing", "keyFile", r.Signing.KeyFile},
+		{"verify", "allowedSignersFile", r.Verify.AllowedSignersFile},
+		{"verify", "keyringFile", r.Verify.KeyringFile},
+	} {
+		if f.name != "" && !filepath.IsAbs(credentialFile(f.name)) {
+			v.fail(key(f.in, f.key), "%q is not an absolute path", f.name)
+		}
 	}
 	if len(r.Fabrics) == 0 {
 		v.fail(key("fabrics"), "none is configured; a repository describes at least one")

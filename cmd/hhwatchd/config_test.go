@@ -151,6 +151,10 @@ func TestConfigErrors(t *testing.T) {
 		{"path in .git", "path: fabrics/f", "path: .GIT/f", []string{`c.yaml:8: repositories[0].fabrics[0].path: ".GIT/f" is not`}},
 		{"bad namespace", "path: fabrics/f", "path: fabrics/f\n        cluster: {kubeconfig: /k, namespace: Bad NS}", []string{
 			`c.yaml:9: repositories[0].fabrics[0].cluster.namespace: namespace "Bad NS": not a namespace name`}},
+		{"keys with relative paths", "    url:", "    signing: {keyFile: key}\n    verify: {allowedSignersFile: allowed, keyringFile: ring}\n    url:", []string{
+			`c.yaml:5: repositories[0].signing.keyFile: "key" is not an absolute path`,
+			`c.yaml:6: repositories[0].verify.allowedSignersFile: "allowed" is not an absolute path`,
+			`c.yaml:6: repositories[0].verify.keyringFile: "ring" is not an absolute path`}},
 		{"same fabric twice", "path: fabrics/f", "path: fabrics/f\n      - name: f\n        path: fabrics/g", []string{
 			`c.yaml:9: repositories[0].fabrics[1].name: "f" is the name of another fabric too`}},
 		{"overlapping paths", "path: fabrics/f", "path: fabrics/f\n      - name: g\n        path: fabrics/f/g", []string{

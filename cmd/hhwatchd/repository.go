@@ -320,6 +320,13 @@ func (r *repository) open(ctx context.Context, t trigger) error {
 	o := checkout.Options{
 		Dir: r.cloneDir, URL: r.cfg.URL, Proxy: r.cfg.Proxy, Branch: r.cfg.Branch, Auth: r.cfg.Auth.checkout(),
 		AsideDir: r.asideDir,
+
+		SignKeyFile: credentialFile(r.cfg.Signing.KeyFile),
+		Verify: checkout.Verify{
+			AllowedSignersFile: credentialFile(r.cfg.Verify.AllowedSignersFile),
+			KeyringFile:        credentialFile(r.cfg.Verify.KeyringFile),
+		},
+
 		Carry:    r.carry,
 		Progress: func(phase string, done, total int) { r.progress.report(phase, done, total) },
 		Waiting:  func() bool { return r.hurried.Load() || len(r.watch.C()) > 0 },
