@@ -47,6 +47,9 @@ bench: setup controlplane build ## figures, beside git and kubectl
 bench-apply: controlplane ## what applying takes, beside kubectl and a bare client-go loop (10 minutes)
 	$(GO) test -count=1 -v -timeout 1h ./apply -run TestFigures -figures
 
+bench-git: ## the clone's operations, beside git, up to 100,000 files (15 minutes)
+	TMPDIR=$${TMPDIR:-/tmp} $(GO) test -count=1 -v -timeout 2h ./checkout -run 'TestGitBench$$' -git-bench 1000,10000,100000 -git-history 20000 -git-age 2000 -git-runs 7
+
 bench-ingest: controlplane ## what a verdict on files takes, beside kubectl
 	$(GO) test -run '^$$' -bench Ingest -benchtime 3x ./test/bench
 
