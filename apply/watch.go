@@ -124,6 +124,25 @@ func (w *Watch) Holds(k Key, digest string) (resourceVersion string, ok bool) {
 	return fmt.Sprint(s.version), true
 }
 
+// Renew takes up a kubeconfig that has changed, and credentials: what is watched
+// by others is watched anew, from a list on, and nothing is known of it until
+// then. An error is about the kubeconfig.
+func (w *Watch) Renew() error {
+	conn, err := w.cluster.connection()
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.kinds {
+		if f.conn != nil && f.conn != conn {
+			f.stands, f.doubt = false, true
+			f.cancel()
+		}
+	}
+	return nil
+}
+
 // Trouble says on one line why kinds cannot be watched, and for how many that
 // is so; empty if there is no reason that a person has to see to.
 func (w *Watch) Trouble() string {
@@ -154,9 +173,12 @@ type followed struct {
 	objects map[string]*sighting // by name
 	running bool                 // has a goroutine
 	stands  bool                 // what changes is heard of
-	version string               // the resource version up to which that is so; empty: to be listed
-	newest  uint64               // the newest resource version heard of
-	round   uint32               // counts the lists
+	doubt   bool                 // it has to be listed before it is watched again
+	conn    *connection          // by which it is watched; cancel ends that
+	cancel  context.CancelFunc
+	version string // the resource version up to which that is so; empty: to be listed
+	newest  uint64 // the newest resource version heard of
+	round   uint32 // counts the lists
 }
 
 // A sighting is how an object was seen last: by the watch, or by Apply, the
@@ -227,8 +249,9 @@ func (w *Watch) regard(o *Object, m meta, digest string) {
 	}
 }
 
-// see notes what the watch says of an object.
-func (w *Watch) see(f *followed, m meta, gone bool) {
+// see notes what the watch says of an object: in an event, or in a list as of
+// the resource version listed.
+func (w *Watch) see(f *followed, m meta, gone bool, listed uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	version := m.version()
@@ -239,7 +262,10 @@ func (w *Watch) see(f *followed, m meta, gone bool) {
 		f.objects[m.name()] = s
 	}
 	s.round = f.round
-	if version != 0 && version <= s.version {
+	// A list has the newest that there was. When that is older than what was
+	// seen before, the object is that of another cluster.
+	other := version < s.version && s.version <= listed
+	if version != 0 && version <= s.version && !other {
 		return // what Apply has seen is as new
 	}
 	s.version = version
@@ -309,22 +335,28 @@ func (w *Watch) once(f *followed) error {
 	if err != nil {
 		return err
 	}
+	life := watchLife + rand.N(watchLife)
+	ctx, cancel := context.WithTimeout(w.ctx, life+watchGrace)
+	defer cancel()
+	w.mu.Lock()
+	if f.doubt {
+		f.version, f.doubt = "", false
+	}
+	f.conn, f.cancel = conn, cancel
+	w.mu.Unlock()
 	from := conn.metadata.Resource(schema.GroupVersionResource{Group: f.group, Version: f.batch.version, Resource: f.plural}).Namespace(f.namespace)
 	if f.version == "" {
-		if err := w.list(conn, f, from); err != nil {
+		if err := w.list(ctx, conn, f, from); err != nil {
 			return w.judge(conn, f, "list", err)
 		}
 	}
-	life := watchLife + rand.N(watchLife)
 	seconds := int64(life / time.Second)
-	ctx, cancel := context.WithTimeout(w.ctx, life+watchGrace)
-	defer cancel()
 	stream, err := from.Watch(ctx, metav1.ListOptions{ResourceVersion: f.version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
 	if err != nil {
 		return w.judge(conn, f, "watch", err)
 	}
 	defer stream.Stop()
-	w.stands(f)
+	w.stands(ctx, f)
 	for {
 		select {
 		case <-ctx.Done():
@@ -342,7 +374,7 @@ func (w *Watch) once(f *followed) error {
 				return fmt.Errorf("watching %s: the server sent %T", f.plural, e.Object)
 			}
 			if e.Type != watch.Bookmark {
-				w.see(f, (*partial)(m), e.Type == watch.Deleted)
+				w.see(f, (*partial)(m), e.Type == watch.Deleted, 0)
 			}
 			f.version = m.ResourceVersion
 		}
@@ -350,15 +382,15 @@ func (w *Watch) once(f *followed) error {
 }
 
 // list makes a followed place hold what is there now.
-func (w *Watch) list(conn *connection, f *followed, from metadata.ResourceInterface) error {
+func (w *Watch) list(ctx context.Context, conn *connection, f *followed, from metadata.ResourceInterface) error {
 	w.mu.Lock()
 	f.round++
 	w.mu.Unlock()
 	opts := metav1.ListOptions{Limit: metadataPage}
 	var version string
 	for {
-		ctx, cancel := context.WithTimeout(w.ctx, conn.readLimit)
-		page, err := from.List(ctx, opts)
+		limited, cancel := context.WithTimeout(ctx, conn.readLimit)
+		page, err := from.List(limited, opts)
 		cancel()
 		if err != nil {
 			return err
@@ -368,7 +400,7 @@ func (w *Watch) list(conn *connection, f *followed, from metadata.ResourceInterf
 			w.rewound(f, parseVersion(version))
 		}
 		for i := range page.Items {
-			w.see(f, (*partial)(&page.Items[i]), false)
+			w.see(f, (*partial)(&page.Items[i]), false, parseVersion(version))
 		}
 		if opts.Continue = page.Continue; opts.Continue == "" {
 			break
@@ -429,10 +461,10 @@ func (w *Watch) judge(conn *connection, f *followed, verb string, err error) err
 	return err
 }
 
-func (w *Watch) stands(f *followed) {
+func (w *Watch) stands(ctx context.Context, f *followed) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f.stands = true
+	f.stands = ctx.Err() == nil // or it was to be begun anew meanwhile
 	if w.troubles[f.place()] != "" {
 		delete(w.troubles, f.place())
 		w.signal()

@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hhwatchd/hhwatchd/test/kube"
 )
@@ -287,6 +290,74 @@ func TestWatchSurvives(t *testing.T) {
 			applied(t, c, []Object{o, lost}, false)
 			awaitHolds(t, w, []Object{o, lost})
 		})
+	}
+}
+
+// TestWatchRenew has the kubeconfig change: what was watched by the old one is
+// not known any more until it is watched by the new one.
+func TestWatchRenew(t *testing.T) {
+	s := testServer(t)
+	p := kube.NewProxy(t, s)
+	c, err := Connect(Config{Kubeconfig: p.Kubeconfig, Namespace: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	objs := []Object{digested(named(t, shapeHead+"spec: {text: a}", "renewed"))}
+	w := watched(t, c, objs)
+	if err := w.Renew(); err != nil {
+		t.Error(err)
+	}
+	if _, ok := w.Holds(objs[0].Key(), objs[0].Digest); !ok {
+		t.Error("it is not known any more, though nothing has changed")
+	}
+	data, err := os.ReadFile(p.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.Kubeconfig, append(data, "# changed\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Renew(); err != nil {
+		t.Error(err)
+	}
+	if _, ok := w.Holds(objs[0].Key(), objs[0].Digest); ok {
+		t.Error("it is known by the old kubeconfig")
+	}
+	awaitHolds(t, w, objs)
+	if err := os.WriteFile(p.Kubeconfig, []byte("nonsense: ["), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Renew(); err == nil {
+		t.Error("no error for a kubeconfig that cannot be read")
+	}
+}
+
+// TestWatchRewound has what was seen be of another cluster, whose resource
+// versions are higher, or all of them lower, than those of the one that is there
+// now.
+func TestWatchRewound(t *testing.T) {
+	for _, listed := range []uint64{50, 1000} {
+		w := &Watch{c: make(chan struct{}, 1), kinds: map[place]*followed{}, changed: map[Key]uint64{}, troubles: map[place]string{}}
+		o := Object{Group: "g", Kind: "K", Namespace: "default", Name: "n", Digest: "d"}
+		b := batch{group: "g", kind: "K", namespace: "default"}
+		w.follow(b, []Object{o})
+		f := w.kinds[b.place()]
+		f.stands, f.newest = true, 100
+		old := &partial{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "old", Generation: 1, ResourceVersion: "90"}}
+		w.regard(&o, old, o.Digest)
+		if _, ok := w.Holds(o.Key(), "d"); !ok {
+			t.Fatal("it is not known")
+		}
+		w.rewound(f, listed)
+		other := &partial{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "new", Generation: 1, ResourceVersion: "40"}}
+		w.see(f, other, false, listed)
+		if _, ok := w.Holds(o.Key(), "d"); ok {
+			t.Errorf("listed as of %d, the other cluster's object is taken for the one that was seen", listed)
+		}
+		if changed, _ := w.Take(); !slices.Contains(changed, o.Key()) {
+			t.Errorf("listed as of %d, there is no word of it", listed)
+		}
 	}
 }
 

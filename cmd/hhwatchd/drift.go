@@ -87,6 +87,9 @@ func (c *cluster) resume() bool {
 // their blobs.
 func (c *cluster) known(files []checkout.Entry) (others []checkout.Entry, held map[apply.Key]string) {
 	held = map[apply.Key]string{}
+	if c.watch.Renew() != nil {
+		return files, held // applying will say so
+	}
 	read := make(map[string]managedFile, len(files)) // without those that are gone
 	for _, e := range files {
 		p := below(e.Path, c.fabric.cfg.Path)
