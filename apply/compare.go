@@ -94,7 +94,7 @@ func whose(live *unstructured.Unstructured, path []string) (manager string, chan
 			continue
 		}
 		var node any
-		json.Unmarshal(e.FieldsV1.Raw, &node) // what cannot be read holds nothing
+		json.Unmarshal(e.FieldsV1.GetRawBytes(), &node) // what cannot be read holds nothing
 		holds := true
 		for _, key := range path {
 			m, _ := node.(map[string]any)

@@ -51,7 +51,7 @@ func (p *partial) fingerprint() fingerprint {
 		if e.Manager == Manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == "" {
 			apiVersion = e.APIVersion
 			if e.FieldsV1 != nil {
-				json.Unmarshal(e.FieldsV1.Raw, &fields) // what cannot be read equals nothing
+				json.Unmarshal(e.FieldsV1.GetRawBytes(), &fields) // what cannot be read equals nothing
 			}
 			break
 		}
