@@ -53,8 +53,9 @@ func (g *gate) set(allow func(r *http.Request) bool) {
 	g.allow = allow
 }
 
-// newGate makes a remote behind a gate. With TLS, config may ask for more than
-// the server's own certificate, which is trusted.
+// newGate makes a remote behind a gate. With TLS it speaks HTTP/2, as the large
+// forges do, and config may ask for more than the server's own certificate, which
+// is trusted.
 func newGate(t testing.TB, config *tls.Config) (*world, *gate) {
 	w, srv := newHTTPWorld(t, gitserver.Options{})
 	target, err := url.Parse(srv.URL)
@@ -64,6 +65,9 @@ func newGate(t testing.TB, config *tls.Config) (*world, *gate) {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
 	g := &gate{allow: func(*http.Request) bool { return true }}
 	g.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && g.EnableHTTP2 && r.ProtoMajor != 2 {
+			t.Errorf("over TLS it speaks %s", r.Proto)
+		}
 		g.mu.Lock()
 		ok, api := g.allow(r), g.api
 		g.mu.Unlock()
@@ -80,7 +84,7 @@ func newGate(t testing.TB, config *tls.Config) (*world, *gate) {
 	// Those who are not let in are what the tests are about.
 	g.Config.ErrorLog = quiet
 	if config != nil {
-		g.TLS = config
+		g.TLS, g.EnableHTTP2 = config, config.ClientAuth == tls.NoClientCert
 		g.StartTLS()
 		w.opts.Auth.CAFile = writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Certificate().Raw})))
 	} else {
@@ -542,12 +546,13 @@ func httpProxy(t testing.TB, seen func(), password func() string) string {
 			rw.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		rw.WriteHeader(http.StatusOK)
+		// Before the answer, or some of what follows it is read too early.
 		here, _, err := http.NewResponseController(rw).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
+		io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
 		join(here, there)
 	}))
 	t.Cleanup(srv.Close)

@@ -54,7 +54,12 @@
 // spoken to by this package itself, within the context and within limits of
 // its own for a remote that falls silent; the git command is never run. The
 // connection is kept between requests, and protocol version 2 is used where
-// the server knows it.
+// the server knows it: a poll is then one request of some hundred bytes, however
+// many refs there are.
+//
+// Credentials lie in files that are read when they are needed (see [Auth]), so
+// that a rotated one works at the next request. A URL that may hold a secret is
+// refused (see [CheckURL]).
 //
 // go-git provides the formats of packs, configs, commits and ignore patterns.
 // Its porcelain, its transports and its storage are not used: they walk the

@@ -14,6 +14,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strings"
@@ -101,8 +102,10 @@ func (h *httpRemote) connect() error {
 			TLSHandshakeTimeout: dialLimit,
 			MaxIdleConnsPerHost: 2,
 			IdleConnTimeout:     15 * time.Minute,
-			ForceAttemptHTTP2:   true,
-			HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+			// Over HTTP/2 it is a matter of luck whether we hear why a server
+			// does not accept our certificate (RFC 8446, 6.2).
+			ForceAttemptHTTP2: h.auth.ClientCertFile == "",
+			HTTP2:             &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 			// Packs are compressed, and what else there is is small.
 			DisableCompression: true,
 		},
@@ -175,10 +178,25 @@ func (h *httpRemote) ask(ctx context.Context, service string, body []byte, again
 	if err := h.authorize(ctx, req); err != nil {
 		return err
 	}
+	reused := false
+	trace := &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = reused || c.Reused }}
+	req = req.WithContext(httptrace.WithClientTrace(ctx, trace))
 	res, err := h.client.Do(req)
+	if err != nil && again && reused && ctx.Err() == nil {
+		// The connection that was kept had gone. Over HTTP/1.1 the client sees
+		// to that, over HTTP/2 only if it had noticed before.
+		if req.GetBody != nil {
+			req.Body, _ = req.GetBody() // never fails
+		}
+		res, err = h.client.Do(req)
+	}
 	if err != nil {
-		if err = bare(err); err.Error() == http.StatusText(http.StatusProxyAuthRequired) { // to CONNECT
-			err = errProxyAuth
+		// Some of what the client says can be told by its text only.
+		switch err = bare(err); {
+		case err.Error() == http.StatusText(http.StatusProxyAuthRequired): // to CONNECT
+			return errProxyAuth
+		case strings.HasSuffix(err.Error(), "server gave HTTP response to HTTPS client"):
+			return errors.New("it does not speak TLS: is it http:// or another port?")
 		}
 		return h.auth.certificateRefused(err)
 	}

@@ -80,7 +80,11 @@ func (s *sshRemote) dial(ctx context.Context) (err error) {
 			return check.refused
 		}
 		if err = cause(ctx, err); strings.Contains(err.Error(), "unable to authenticate") {
-			return fmt.Errorf("%w for the user %s: check auth.sshKeyFile, and that its public key is registered there", ErrAuth, config.User)
+			which := "auth.sshKeyFile, and that its public key is registered there"
+			if s.auth.SSHKeyFile == "" {
+				which = "that a key of the agent at SSH_AUTH_SOCK is registered there"
+			}
+			return fmt.Errorf("%w for the user %s: check %s", ErrAuth, config.User, which)
 		}
 		return fmt.Errorf("connecting over SSH: %w", err)
 	}

@@ -407,6 +407,14 @@ func TestFailures(t *testing.T) {
 			w.opts.Auth.CAFile = ""
 			return ask(w)
 		}, nil, "set auth.caFile"},
+		{"no TLS", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
+			w.opts.URL = strings.Replace(w.url, "http:", "https:", 1)
+			return ask(w)
+		}, nil, "does not speak TLS"},
+		{"TLS unasked", gitserver.Options{TLS: true}, func(w *world, srv *gitserver.Server) error {
+			w.opts.URL = strings.Replace(w.url, "https:", "http:", 1)
+			return ask(w)
+		}, nil, "HTTP 400"},
 		{"error of the server", gitserver.Options{}, func(w *world, srv *gitserver.Server) error {
 			srv.Fail(503)
 			return ask(w)
@@ -638,6 +646,28 @@ func TestAgent(t *testing.T) {
 	w.opts.Auth.SSHKeyFile = ""
 	w.clone()
 	w.clean()
+	if err := ring.RemoveAll(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Probe(w.ctx(), w.opts); !errors.Is(err, ErrAuth) || !strings.Contains(err.Error(), "a key of the agent at SSH_AUTH_SOCK") {
+		t.Errorf("with an empty agent: %v", err)
+	}
+	// One that says nothing, as when it waits for somebody to agree.
+	silent, err := net.Listen("unix", filepath.Join(t.TempDir(), "silent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	t.Setenv("SSH_AUTH_SOCK", silent.Addr().String())
+	r, err := newRemote(w.opts, patience{limit: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	var timeout interface{ Timeout() bool }
+	if _, err := r.list(w.ctx(), "HEAD"); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("with a silent agent: %v, want a timeout", err)
+	}
 	t.Setenv("SSH_AUTH_SOCK", "")
 	if _, err := Probe(w.ctx(), w.opts); err == nil || !strings.Contains(err.Error(), "auth.sshKeyFile") {
 		t.Errorf("without any key: %v", err)
