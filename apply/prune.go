@@ -26,6 +26,9 @@ const maxConflicts = 5
 // An object that waits for finalizers is reported as [Deleting], and can be
 // pruned again to learn whether it is gone. So can one that fails because an
 // admission webhook refuses, such as while others that refer to it are going.
+// While an object of one kind is not gone, those of the kinds that it may refer
+// to, which come later in the order, are left, and reported as [Deleting] too if
+// they are there and ours.
 //
 // report and the error returned are as with [Cluster.Apply].
 func (c *Cluster) Prune(ctx context.Context, objs []Object, report func(Result)) error {
@@ -36,9 +39,20 @@ func (c *Cluster) Prune(ctx context.Context, objs []Object, report func(Result))
 	op := &operation{cluster: c, conn: conn, report: report}
 	order, of := batches(objs)
 	slices.Reverse(order)
+	left, at := "", 0 // an object that is not gone, and the rank of its kind
+	op.report = func(r Result) {
+		if left == "" && (r.Outcome == Deleting || r.Outcome == Failed && !r.Permanent) {
+			left, at = r.Kind+"/"+r.Name, rank(&r.Object)
+		}
+		report(r)
+	}
 	for _, b := range order {
 		objs := op.sendable(of[b])
-		err := each(ctx, conn, objs, func(ctx context.Context, o Object) error { return op.prune(ctx, b, o) })
+		first := ""
+		if len(objs) > 0 && rank(&objs[0]) < at {
+			first = left
+		}
+		err := each(ctx, conn, objs, func(ctx context.Context, o Object) error { return op.prune(ctx, b, o, first) })
 		if err != nil {
 			return err
 		}
@@ -46,13 +60,18 @@ func (c *Cluster) Prune(ctx context.Context, objs []Object, report func(Result))
 	return nil
 }
 
-func (op *operation) prune(ctx context.Context, b batch, o Object) error {
+// prune deletes one object, unless another one has to go first.
+func (op *operation) prune(ctx context.Context, b batch, o Object, first string) error {
 	for try := 1; ; try++ {
 		limit := op.conn.readLimit
 		live, err := op.get(ctx, b, o.Name)
 		if err == nil {
 			if entry := managedEntry(live.Object); entry == nil {
 				op.done(Result{Object: o, Outcome: Skipped, Err: fmt.Errorf("it was not applied by %s but by %s", Manager, managers(live))})
+				return nil
+			}
+			if first != "" && live.GetDeletionTimestamp() == nil {
+				op.done(Result{Object: o, Outcome: Deleting, Err: fmt.Errorf("it waits until %s is gone", first)})
 				return nil
 			}
 			if live.GetDeletionTimestamp() == nil {

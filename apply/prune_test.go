@@ -162,3 +162,62 @@ func TestPruneConflict(t *testing.T) {
 		t.Errorf("%s %v, though it is another's", r.Outcome, r.Err)
 	}
 }
+
+// TestPruneWaits has an attachment that a finalizer holds, and one that
+// admission does not let go: what they may refer to stays until they are gone.
+func TestPruneWaits(t *testing.T) {
+	s := testServer(t)
+	c := connect(t, s)
+	objs := fabric(t, "waits", 1)
+	err := c.Apply(t.Context(), objs, true, func(r Result) {
+		if r.Err != nil {
+			t.Error(r.Kind, r.Err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := map[string]Object{}
+	for _, o := range objs {
+		of[o.Kind] = o
+	}
+	held := of["VPCAttachment"]
+	edit(t, s, held, `{"metadata": {"finalizers": ["test.hhwatchd.example/agent"]}}`)
+	want := map[string]string{
+		"VPCPeering": "pruned ", "VPCAttachment": "deleting it waits for finalizers (test.hhwatchd.example/agent)",
+	}
+	for _, kind := range []string{"VPC", "Server", "SwitchGroup", "IPv4Namespace", "VLANNamespace"} {
+		want[kind] = "deleting it waits until VPCAttachment/" + held.Name + " is gone"
+	}
+	prune := func() (results []Result) {
+		t.Helper()
+		if err := c.Prune(t.Context(), objs, func(r Result) { results = append(results, r) }); err != nil {
+			t.Fatal(err)
+		}
+		if len(results) != len(objs) {
+			t.Errorf("%d results for %d objects", len(results), len(objs))
+		}
+		return results
+	}
+	for range 2 {
+		for _, r := range prune() {
+			got := string(r.Outcome) + " "
+			if r.Err != nil {
+				got += r.Err.Error()
+			}
+			if got != want[r.Kind] {
+				t.Errorf("%s: %q, want %q", r.Kind, got, want[r.Kind])
+			}
+		}
+		want["VPCPeering"] = "gone "
+	}
+	if !exists(s, of["VPC"]) {
+		t.Error("the VPC went before its attachment")
+	}
+	edit(t, s, held, `{"metadata": {"finalizers": null}}`)
+	for _, r := range prune() {
+		if r.Outcome != Pruned && r.Outcome != Gone {
+			t.Errorf("%s: %s %v", r.Kind, r.Outcome, r.Err)
+		}
+	}
+}

@@ -31,6 +31,9 @@ func (r *Reader) Upstream() (Hash, error) { return r.clone.Upstream() }
 // Commit is [Clone.Commit].
 func (r *Reader) Commit(h Hash) (Commit, error) { return r.clone.Commit(h) }
 
+// IsAncestor is [Clone.IsAncestor].
+func (r *Reader) IsAncestor(ancestor, of Hash) (bool, error) { return r.clone.IsAncestor(ancestor, of) }
+
 // Files is [Clone.Files].
 func (r *Reader) Files(h Hash, dir string) ([]Entry, error) { return r.clone.Files(h, dir) }
 

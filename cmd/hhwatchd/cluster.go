@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ type cluster struct {
 	broken   map[string]string // managed paths that are not in the cluster as they should be, and why
 	missed   bool              // the API was out of reach: what it holds is not known
 	deleting bool              // a prune is not through yet
+	going    []string          // what it waits for
 	kept     []string          // what the last prune could not delete, and why
 	held     string            // why a prune waits for a person, as the last full look found it
 
@@ -212,6 +214,11 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 const morePasses = 3
 
 func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
+	straight, err := c.straight(t)
+	if err != nil {
+		return err
+	}
+	t.full, t.anew = t.full || !straight, t.anew || !straight
 	files, full, err := c.look(t)
 	if err != nil {
 		return err
@@ -296,7 +303,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		} else if res.Outcome == apply.Unchanged {
 			c.fights.agreed(key)
 		}
-		if c.news(o) {
+		if c.news(o) || !straight && o.Error == "" {
 			to.Objects = append(to.Objects, o)
 		}
 	})
@@ -319,6 +326,18 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	}
 	c.applied, c.missed = t.commit, false
 	return nil
+}
+
+// straight reports whether the target follows on what the cluster was brought
+// to. Where the branch was rewritten, everything is looked at, and the journal
+// is told again of what is as it was: by the commit from which an object was
+// applied, a prune knows whether there was a commit that took it away.
+func (c *cluster) straight(t target) (bool, error) {
+	last := cmp.Or(c.applied, checkout.Hash(c.repo.book.inventory().Applied(c.fabric.cfg.Name)))
+	if last == "" || last == t.commit {
+		return true, nil
+	}
+	return t.clone.IsAncestor(last, t.commit)
 }
 
 // managedFiles lists a fabric's managed files in a commit.
@@ -485,6 +504,7 @@ func (c *cluster) finish(t target, rep *applyReport) {
 	}
 	c.status.Next = c.retry.Due()
 	c.status.Failed, c.status.Drifts, c.status.Held = rep.Failed, rep.Drifts, rep.Held
+	c.status.Deleting = slices.Clone(c.going)
 	if rep.Error == "" && rep.Held == "" && len(rep.Failed)+len(rep.Drifts) == 0 {
 		c.status.Succeeded = time.Now()
 	}
@@ -514,6 +534,7 @@ func (c *cluster) fill(fs *fabricStatus) {
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
 	fs.Drifts, fs.Unwatched = c.status.Drifts, c.status.Unwatched
 	fs.Repaired, fs.RepairAt = c.status.Repaired, c.status.RepairAt
+	fs.Deleting = c.status.Deleting
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next
 	fs.Succeeded = c.status.Succeeded
 	if !c.health.Checked.IsZero() {

@@ -195,7 +195,11 @@ func (d *fabricDiff) look(ctx context.Context, cfg *Config, rc *RepositoryConfig
 	}
 	var gone []apply.Object
 	if f.Prune {
-		gone, d.Held = toPrune(inv, f, policy, has, len(unread), false)
+		gone, d.Held, err = toPrune(inv, f, policy, has, len(unread), false,
+			func(commit checkout.Hash) (bool, error) { return clone.IsAncestor(commit, at) })
+		if err != nil {
+			return false, err
+		}
 	}
 	if object != "" {
 		d.Unread, d.Held = nil, ""

@@ -243,6 +243,9 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			if f.Unwatched != "" {
 				fmt.Fprintf(w, "            drift: %s\n", f.Unwatched)
 			}
+			for _, d := range few(f.Deleting) {
+				fmt.Fprintf(w, "            deleting %s\n", d)
+			}
 			if f.Held != "" {
 				fmt.Fprintf(w, "            prune HELD: %s\n", f.Held)
 			}

@@ -129,6 +129,7 @@ type fabricStatus struct {
 	RepairAt  time.Time `json:"repairAt,omitzero"`   // when that was
 	Unwatched string    `json:"unwatched,omitempty"` // why its cluster cannot be watched
 	Held      string    `json:"held,omitempty"`
+	Deleting  []string  `json:"deleting,omitempty"`  // what a prune waits for
 	Schemas   int       `json:"schemas"`             // kinds that are held against their schema
 	Unchecked string    `json:"unchecked,omitempty"` // why there are none, or not all
 	Down      string    `json:"down,omitempty"`      // why its cluster cannot be used
