@@ -196,7 +196,7 @@ func TestFaults(t *testing.T) {
 			},
 		},
 	}
-	points := 8
+	points := 6
 	if testing.Short() {
 		points = 3
 	}

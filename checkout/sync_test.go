@@ -865,7 +865,9 @@ func TestPoll(t *testing.T) {
 				t.Fatal(err)
 			}
 			many := poll()
-			if many > few+200 {
+			// The refs have some 60 bytes each. What varies is into how many
+			// packets sshd divides what there is.
+			if many > few+10_000 {
 				t.Errorf("with 2,000 refs more a poll takes %d bytes, not %d", many, few)
 			}
 			t.Logf("a poll: %d bytes", few)
