@@ -92,7 +92,11 @@ func (c *contest) time(name string, do func() error) {
 	if !slices.Contains(c.names, name) {
 		c.names = append(c.names, name)
 	}
-	c.times[name] = append(c.times[name], time.Since(began))
+	took := time.Since(began)
+	c.times[name] = append(c.times[name], took)
+	if c.number > 1 {
+		c.t.Logf("%s: %s: %v", c.title, name, took.Round(10*time.Microsecond))
+	}
 }
 
 // print prints medians, and how many times as long as the first way the others
