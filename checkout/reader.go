@@ -25,6 +25,9 @@ func OpenReader(dir, branch string) (*Reader, error) {
 // Close gives up the files of the clone.
 func (r *Reader) Close() error { return r.clone.repo.close() }
 
+// Head is [Clone.Head].
+func (r *Reader) Head() (Hash, error) { return r.clone.Head() }
+
 // Upstream is [Clone.Upstream].
 func (r *Reader) Upstream() (Hash, error) { return r.clone.Upstream() }
 

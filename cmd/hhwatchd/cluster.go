@@ -23,10 +23,11 @@ import (
 )
 
 // A target is what a cluster is to hold: managed/ at a commit that the
-// remote has.
+// remote has, unless the cluster goes ahead of it.
 type target struct {
 	clone    *checkout.Clone
 	commit   checkout.Hash
+	ahead    bool // the remote does not have that commit yet
 	cycle    string
 	full     bool // compare with everything that is live, not only what changed
 	anew     bool // and not only with what the watch knows of it
@@ -261,6 +262,9 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	clear(c.suspects)
 
 	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name, Step: journal.StepApply, To: string(t.commit)}
+	if t.ahead {
+		rec.Note = "ahead of the remote, which does not have it yet"
+	}
 	if rep.Objects == nil {
 		rep.Objects = map[string]int{}
 	}
@@ -495,7 +499,7 @@ func (c *cluster) finish(t target, rep *applyReport) {
 	c.status.Down = rep.Error
 	if rep.Error == "" {
 		c.status.DownSince, c.status.Tries = time.Time{}, 0
-		c.status.Commit = string(c.applied)
+		c.status.Commit, c.status.Ahead = string(c.applied), t.ahead
 	} else {
 		c.status.Tries++
 		if down == "" {
@@ -534,7 +538,7 @@ func (c *cluster) fill(fs *fabricStatus) {
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
 	fs.Drifts, fs.Unwatched = c.status.Drifts, c.status.Unwatched
 	fs.Repaired, fs.RepairAt = c.status.Repaired, c.status.RepairAt
-	fs.Deleting = c.status.Deleting
+	fs.Deleting, fs.Ahead = c.status.Deleting, c.status.Ahead
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next
 	fs.Succeeded = c.status.Succeeded
 	if !c.health.Checked.IsZero() {

@@ -250,7 +250,17 @@ type ClusterConfig struct {
 	Context string `yaml:"context"`
 	// Namespace is the fabric's own namespace. Default: default.
 	Namespace string `yaml:"namespace"`
+	// Apply says what is applied: what the remote branch has ("remote"), or
+	// what is committed here, also while the remote cannot be pushed to
+	// ("committed"). Default: remote.
+	Apply string `yaml:"apply"`
 }
+
+// What is applied to a cluster.
+const (
+	applyRemote    = "remote"
+	applyCommitted = "committed"
+)
 
 // namespace is the fabric's own namespace, cluster or not.
 func (f *FabricConfig) namespace() string {
@@ -387,6 +397,7 @@ func (c *Config) complete() {
 			setDefault(&f.Drift, driftRepair)
 			if f.Cluster != nil {
 				setDefault(&f.Cluster.Namespace, "default")
+				setDefault(&f.Cluster.Apply, applyRemote)
 			}
 		}
 	}
@@ -659,6 +670,9 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 	}
 	if err := (ingest.Policy{Namespace: f.Cluster.Namespace, Kinds: ingest.Hedgehog()}).Check(); err != nil {
 		v.fail(key("cluster", "namespace"), "%v", err)
+	}
+	if a := f.Cluster.Apply; a != applyRemote && a != applyCommitted {
+		v.fail(key("cluster", "apply"), "%q is not one of remote and committed", a)
 	}
 	switch k := f.Cluster.Kubeconfig; {
 	case k == "":

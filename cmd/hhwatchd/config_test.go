@@ -35,7 +35,7 @@ func TestExampleConfig(t *testing.T) {
 			Author: Author{"hhwatchd", "hhwatchd@mgmt-1.example.net"},
 			Fabrics: []FabricConfig{{
 				Name: "fabric-1", Path: "gitops/hedgehog/fabric-1", Prune: true, Drift: driftRepair,
-				Cluster: &ClusterConfig{Kubeconfig: "/etc/hhwatchd/fabric-1.kubeconfig", Namespace: "default"},
+				Cluster: &ClusterConfig{Kubeconfig: "/etc/hhwatchd/fabric-1.kubeconfig", Namespace: "default", Apply: "remote"},
 			}},
 		}},
 	}

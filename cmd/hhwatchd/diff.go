@@ -28,7 +28,7 @@ import (
 // A fabricDiff is what a sync would change in a fabric's cluster.
 type fabricDiff struct {
 	Fabric  string       `json:"fabric"`
-	Commit  string       `json:"commit"` // of the remote branch, as it was last pulled
+	Commit  string       `json:"commit"` // that is held against the cluster
 	Objects []objectDiff `json:"objects"`
 	Unread  []string     `json:"unread,omitempty"` // managed files that cannot be read, and why
 	Held    string       `json:"held,omitempty"`   // why a prune waits for a person
@@ -173,12 +173,16 @@ func (d *fabricDiff) look(ctx context.Context, cfg *Config, rc *RepositoryConfig
 		return false, err
 	}
 	defer clone.Close()
-	at, err := clone.Upstream()
+	tip := clone.Upstream
+	if f.Cluster.Apply == applyCommitted {
+		tip = clone.Head
+	}
+	at, err := tip()
 	if err != nil {
 		return false, err
 	}
 	if at == "" {
-		return false, errors.New("the remote branch has no commit yet")
+		return false, errors.New("the branch has no commit yet")
 	}
 	d.Commit = string(at)
 	files, err := managedFiles(clone, at, f)

@@ -226,6 +226,9 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 				objects += fmt.Sprintf(", %d applied at %s to %s", f.Applied, short(f.Commit), f.Cluster)
 			}
 			fmt.Fprintf(w, "  %-9s %s\n", f.Name, objects)
+			if f.Ahead {
+				fmt.Fprintf(w, "            AHEAD of the remote, which does not have %s yet\n", short(f.Commit))
+			}
 			if f.Down != "" {
 				fmt.Fprintf(w, "            cluster DOWN for %s, %s: %s; next try %s\n",
 					now.Sub(f.DownSince).Round(time.Second), plural(f.Tries, "attempt"), strings.TrimPrefix(f.Down, "cluster "), f.Next.Local().Format(time.TimeOnly))

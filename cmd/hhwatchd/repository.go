@@ -130,6 +130,7 @@ type fabricStatus struct {
 	Unwatched string    `json:"unwatched,omitempty"` // why its cluster cannot be watched
 	Held      string    `json:"held,omitempty"`
 	Deleting  []string  `json:"deleting,omitempty"`  // what a prune waits for
+	Ahead     bool      `json:"ahead,omitempty"`     // Commit is not on the remote yet
 	Schemas   int       `json:"schemas"`             // kinds that are held against their schema
 	Unchecked string    `json:"unchecked,omitempty"` // why there are none, or not all
 	Down      string    `json:"down,omitempty"`      // why its cluster cannot be used
@@ -549,23 +550,33 @@ func (r *repository) misplaced(f *fabric, tip checkout.Hash) (string, error) {
 	return "", nil
 }
 
-// apply hands what the remote has to each fabric's cluster.
+// apply hands what the remote has to each fabric's cluster; to those that are
+// to go ahead of it, what is committed here. If that is planned anew after a
+// lost race, they follow the new plan.
 func (r *repository) apply(t trigger, rep *report) error {
 	up, err := r.clone.Upstream()
+	if err != nil {
+		return err
+	}
+	head, err := r.clone.Head()
 	if err != nil {
 		return err
 	}
 	for i, f := range r.fabrics {
 		fr := &rep.Fabrics[i]
 		asked := t.fabric == "" || t.fabric == f.cfg.Name
-		wrong, err := r.misplaced(f, up)
+		commit := up
+		if f.cluster != nil && f.cfg.Cluster.Apply == applyCommitted {
+			commit = head
+		}
+		wrong, err := r.misplaced(f, commit)
 		if err != nil {
 			return err
 		}
 		switch {
 		case f.cluster == nil:
 			fr.Apply.Skipped = "no cluster is configured"
-		case up == "":
+		case commit == "":
 			fr.Apply.Skipped = "the remote branch has no commit yet"
 		case wrong != "":
 			fr.Apply.Skipped = wrong
@@ -573,7 +584,7 @@ func (r *repository) apply(t trigger, rep *report) error {
 			done := make(chan applyReport, 1)
 			fr.applying = done
 			f.cluster.want(target{
-				clone: r.clone, commit: up, cycle: rep.Cycle, full: t.full && asked, anew: t.why == "sync" || t.why == "reload", prune: t.prune && asked, progress: t.progress, done: done,
+				clone: r.clone, commit: commit, ahead: commit != up, cycle: rep.Cycle, full: t.full && asked, anew: t.why == "sync" || t.why == "reload", prune: t.prune && asked, progress: t.progress, done: done,
 			})
 		}
 	}
