@@ -106,6 +106,20 @@ func (h *httpRemote) authorize(ctx context.Context, req *http.Request) error {
 	return nil
 }
 
+// withoutSecrets takes the credentials of a request out of what a server says of
+// it: some repeat what they do not like.
+func withoutSecrets(text string, req *http.Request) string {
+	scheme, value, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if value == "" {
+		return text
+	}
+	text = strings.ReplaceAll(text, value, "("+scheme+" credentials)")
+	if _, password, ok := req.BasicAuth(); ok && password != "" {
+		text = strings.ReplaceAll(text, password, "(the password)")
+	}
+	return text
+}
+
 // unauthorized says what to look at when the credentials were refused.
 func (a *Auth) unauthorized(host string) string {
 	switch {

@@ -200,6 +200,30 @@ func TestHTTPCredentials(t *testing.T) {
 	}
 }
 
+// TestRepeatedSecret: a server that says what it was sent does not get it into our
+// log.
+func TestRepeatedSecret(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		http.Error(rw, "bad: "+r.Header.Get("Authorization")+"\n"+password, http.StatusForbidden)
+	}))
+	t.Cleanup(srv.Close)
+	const token = "t0k3n-s3cret"
+	encoded := base64.StdEncoding.EncodeToString([]byte("git:" + token))
+	file := writeFile(t, token)
+	for auth, want := range map[Auth]string{
+		{TokenFile: file}:    "(HTTP 403: bad: Bearer (Bearer credentials))",
+		{PasswordFile: file}: "(HTTP 403: bad: Basic (Basic credentials); (the password))",
+		{}:                   "(HTTP 403: bad:)",
+	} {
+		_, err := Probe(t.Context(), Options{URL: srv.URL + "/x", Auth: auth})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), token) || strings.Contains(err.Error(), encoded) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
 func TestParseNetrc(t *testing.T) {
 	for _, tt := range []struct {
 		text string

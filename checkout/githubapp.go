@@ -95,7 +95,7 @@ func (h *httpRemote) askInstallationToken(ctx context.Context) (appToken, error)
 		return appToken{}, err
 	}
 	if res.StatusCode != http.StatusCreated {
-		return appToken{}, app.refusal(res.StatusCode, body)
+		return appToken{}, app.refusal(res.StatusCode, []byte(withoutSecrets(string(body), req)))
 	}
 	var answer struct {
 		Token   string    `json:"token"`

@@ -201,7 +201,7 @@ func (h *httpRemote) ask(ctx context.Context, service string, body []byte, again
 		return h.auth.certificateRefused(err)
 	}
 	defer res.Body.Close()
-	if err := h.check(res, accept); err != nil {
+	if err := h.check(req, res, accept); err != nil {
 		return err
 	}
 	if body == nil && res.Request.URL.String() != u.String() {
@@ -229,12 +229,12 @@ func strippedOf(u *url.URL, suffix string) *url.URL {
 }
 
 // check makes an error of an answer that is none.
-func (h *httpRemote) check(res *http.Response, accept string) error {
+func (h *httpRemote) check(req *http.Request, res *http.Response, accept string) error {
 	code := fmt.Sprintf("HTTP %d", res.StatusCode)
 	said := ""
 	if typ, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); typ == "text/plain" {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, maxSaid))
-		if said = oneLine(string(text)); said != "" {
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 4*maxSaid))
+		if said = oneLine(withoutSecrets(string(text), req)); said != "" {
 			said = ": " + said
 		}
 	}
