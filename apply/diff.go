@@ -22,8 +22,9 @@ import (
 // in the cluster.
 type Difference struct {
 	Object
-	// Outcome is Created, Configured or Pruned; Failed where the API server
-	// would refuse that as the cluster is now.
+	// Outcome is Created, Configured or Pruned; Drifted where the object is only
+	// to be reported (ReportOnly), and would be left; Failed where the API server
+	// would refuse it as the cluster is now.
 	Outcome Outcome
 	// Live is the object in the cluster, and Want what it would become, with
 	// all that the API server, its defaults and its webhooks make of it; nil
@@ -136,6 +137,9 @@ func (op *operation) foresee(ctx context.Context, b batch, t task, add func(Diff
 			keepEmpty(d.Want, authored(t.Value))
 		} else if equal(managedEntry(live.Object)["fieldsV1"], managedEntry(result.Object)["fieldsV1"]) {
 			return nil // what is sent changes nothing
+		}
+		if t.ReportOnly {
+			d.Outcome = Drifted
 		}
 		add(d)
 		return nil

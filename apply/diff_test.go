@@ -275,3 +275,18 @@ func TestDiffOfPrune(t *testing.T) {
 	}
 	edit(t, s, going, `{"metadata": {"finalizers": null}}`)
 }
+
+// TestDiffOfDrift tells of what would only be reported as that.
+func TestDiffOfDrift(t *testing.T) {
+	s := testServer(t)
+	c := connect(t, s)
+	o := named(t, shapeHead+"spec: {text: a}", "diff-drift")
+	one(t, c, o, true)
+	edit(t, s, o, `{"spec": {"text": "theirs"}}`)
+	for reportOnly, want := range map[bool]Outcome{false: Configured, true: Drifted} {
+		o.ReportOnly = reportOnly
+		if d := differences(t, c, []Object{o}, nil)[o.Name]; d.Outcome != want || d.Want["spec"].(map[string]any)["text"] != "a" {
+			t.Errorf("with ReportOnly %t it says %+v", reportOnly, d)
+		}
+	}
+}

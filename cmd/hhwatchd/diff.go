@@ -39,7 +39,7 @@ type fabricDiff struct {
 type objectDiff struct {
 	Object  string `json:"object"` // Kind/name
 	Path    string `json:"path,omitempty"`
-	Outcome string `json:"outcome"`         // created, configured, pruned, failed
+	Outcome string `json:"outcome"`         // created, configured, drifted, pruned, failed
 	Diff    string `json:"diff,omitempty"`  // unified, of YAML
 	Owned   bool   `json:"owned,omitempty"` // all that changes is that fields become hhwatchd's
 	Error   string `json:"error,omitempty"` // why it would fail
@@ -209,6 +209,10 @@ func (d *fabricDiff) look(ctx context.Context, cfg *Config, rc *RepositoryConfig
 		d.Unread, d.Held = nil, ""
 		objs, gone = named(objs, object), named(gone, object)
 	}
+	for i := range objs {
+		e, ok := inv.Get(f.Name, journal.Key(objs[i].Key()))
+		objs[i].ReportOnly = ok && f.Drift == driftReport && e.Applied.Blob == objs[i].Digest
+	}
 	api, err := f.Cluster.connect()
 	if err != nil {
 		return false, err
@@ -286,6 +290,8 @@ func printDiff(w io.Writer, diffs []fabricDiff, colour bool) error {
 			switch {
 			case o.Error != "":
 				say("%s would be refused: %s", o.Object, o.Error)
+			case o.Outcome == string(apply.Drifted):
+				say("%s is not as it was applied, and is left so (drift: report)", o.Object)
 			case o.Owned:
 				say("%s has the values that it should; hhwatchd would take over fields of others", o.Object)
 			default:

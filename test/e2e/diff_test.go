@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -98,5 +99,25 @@ diff /dev/null gitops/hedgehog/fabric-1/managed/vpcs/vpc-3.yaml
 	w.hh("sync")
 	if out, code := w.hh("diff"); code != 1 || !strings.HasPrefix(out, "fabric-1: prune HELD: 4 of 4 objects") {
 		t.Errorf("with a prune that is held, exit code %d:\n%s", code, out)
+	}
+}
+
+// Where drift is only reported, diff does not say that it would be put right.
+func TestDiffOfDrift(t *testing.T) {
+	w := newWorld(t, options{cluster: true})
+	config, err := os.ReadFile(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.config, strings.Replace(string(config), "        prune: false\n", "        drift: report\n", 1))
+	w.must("sync", "--once")
+	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
+	w.must("sync", "--once")
+	if _, err := w.kube.Do("PATCH", "/apis/vpc.githedgehog.com/v1beta1/namespaces/default/vpcs/vpc-1?fieldManager=kubectl-edit", "application/merge-patch+json",
+		[]byte(`{"spec": {"subnets": {"default": {"vlan": 2002}}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := w.hh("diff"); code != 1 || !strings.Contains(out, "VPC/vpc-1 is not as it was applied, and is left so (drift: report)") || !strings.Contains(out, "-      vlan: 2002") {
+		t.Errorf("diff, exit code %d:\n%s", code, out)
 	}
 }
