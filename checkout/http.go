@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -24,8 +23,6 @@ import (
 const (
 	uploadPack  = "git-upload-pack"
 	receivePack = "git-receive-pack"
-
-	dialLimit = 15 * time.Second // for a TCP connection, and for TLS or SSH on it
 )
 
 // An httpRemote speaks git's smart protocol over HTTP (gitprotocol-http(5)).
@@ -97,7 +94,7 @@ func (h *httpRemote) connect() error {
 	h.client = &http.Client{
 		Transport: &http.Transport{
 			Proxy:               h.proxyFor,
-			DialContext:         (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext,
+			DialContext:         dialer.DialContext,
 			TLSClientConfig:     config,
 			TLSHandshakeTimeout: dialLimit,
 			MaxIdleConnsPerHost: 2,

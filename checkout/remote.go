@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"sync/atomic"
 	"time"
 )
@@ -49,6 +50,16 @@ const (
 	stallLimit   = time.Minute
 	hurriedLimit = 10 * time.Second // while other work waits
 )
+
+// dialLimit is for a TCP connection, and for TLS or SSH on it.
+const dialLimit = 15 * time.Second
+
+// dialer makes connections that are kept between polls. One that has gone without
+// a word, as where a firewall forgets it, is found out before the next poll.
+var dialer = net.Dialer{
+	Timeout:         dialLimit,
+	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4},
+}
 
 // talkLimit is how long a request may take in all: a remote that says just
 // enough not to be silent is given up, too.

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -62,7 +61,7 @@ func (s *sshRemote) dial(ctx context.Context) (err error) {
 	defer done()
 	config.Auth = []ssh.AuthMethod{ssh.PublicKeysCallback(keys)}
 
-	conn, err := (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", addr)
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
