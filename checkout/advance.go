@@ -130,6 +130,7 @@ type job struct {
 	tree    *cacheTree // of the index that comes out
 	splices []splice
 	added   map[string]bool // paths that were not in the index
+	cone    *cone           // what is to be in the work tree
 	passed  []oid           // trees that unfinished moves were to
 	asides  []Aside
 	failed  []error
@@ -157,7 +158,10 @@ func (c *Clone) begin(ctx context.Context, tree oid) (*job, error) {
 		return nil, err
 	}
 	j := &job{c: c, unlock: unlock, added: make(map[string]bool)}
-	if err := j.compare(tree); err != nil {
+	if j.cone, err = c.readCone(); err == nil {
+		err = j.compare(tree)
+	}
+	if err != nil {
 		return nil, errors.Join(err, unlock())
 	}
 	return j, nil
@@ -179,7 +183,7 @@ func (j *job) prepare(ctx context.Context, want func(change) bool) error {
 		defer j.c.repo.remember(cacheSize)
 	}
 	for i, ch := range j.changes {
-		if ch.mode == 0 || ch.mode == ModeModule || !want(ch) {
+		if ch.mode == 0 || ch.mode == ModeModule || !want(ch) || j.skips(ch) {
 			continue
 		}
 		if i%256 == 0 && ctx.Err() != nil {
@@ -268,8 +272,7 @@ func (j *job) place(ch change) (*indexEntry, error) {
 	input := j.c.isInput(ch.path)
 	has := ch.hi-ch.lo == 1 && ix.stage(ch.lo) == 0
 	entry := &indexEntry{path: ch.path, mode: ch.mode, id: ch.id}
-	if has && ix.extendedFlags(ch.lo)&extSkip != 0 {
-		// The person does not want it in the work tree.
+	if j.skips(ch) {
 		entry.extended = extSkip
 		if ch.mode == 0 {
 			entry = nil
@@ -363,6 +366,19 @@ func (j *job) place(ch change) (*indexEntry, error) {
 		j.asides = append(j.asides, Aside{Path: ch.path, Deleted: true})
 	}
 	return entry, err
+}
+
+// skips reports whether the path is not wanted in the work tree: the index has
+// it marked so, or it is new and outside of what is checked out.
+func (j *job) skips(ch change) bool {
+	if ch.hi-ch.lo == 1 && j.ix.stage(ch.lo) == 0 {
+		return j.ix.extendedFlags(ch.lo)&extSkip != 0
+	}
+	if ch.mode == 0 || ch.hi > ch.lo || j.cone.has(ch.path) {
+		return false
+	}
+	_, exists, err := j.c.work.lstat(ch.path)
+	return err == nil && !exists
 }
 
 // errInput says that a raw directory is not a directory, but maybe a link to

@@ -54,6 +54,12 @@ type Options struct {
 	// they are never overwritten, set aside or taken for local edits.
 	Inputs []string
 
+	// Sparse are the directories that are checked out, with the files that lie
+	// directly in those above them (git-sparse-checkout(1), cone mode); all, if
+	// there is none. When they change, what comes to lie outside stays in the
+	// work tree. What a person sets in the clone holds until they change.
+	Sparse []string
+
 	// Exclude are patterns (gitignore(5)) of what in the work tree is no
 	// business of git. They are kept in .git/info/exclude, between two lines
 	// that mark them.
@@ -188,6 +194,9 @@ func Open(ctx context.Context, o Options) (_ *Clone, err error) {
 		return nil, err
 	}
 	if err := c.configure(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.sparsify(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.noteBoot(); err != nil {

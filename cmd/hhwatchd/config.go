@@ -129,6 +129,9 @@ type RepositoryConfig struct {
 	Proxy string `yaml:"proxy"`
 	// Branch is the remote branch that is the truth. Default: main.
 	Branch string `yaml:"branch"`
+	// Sparse has only the fabrics' directories checked out in the clone, in
+	// git's cone mode (git-sparse-checkout(1)). Default: the whole tree.
+	Sparse bool `yaml:"sparse"`
 	// Interval is how often the remote is asked whether the branch moved, with
 	// a jitter of ten per cent. Default: 1m; at least 1s.
 	Interval time.Duration `yaml:"interval"`

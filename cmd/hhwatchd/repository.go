@@ -336,6 +336,9 @@ func (r *repository) open(ctx context.Context, t trigger) error {
 	}
 	for _, f := range r.fabrics {
 		o.Inputs = append(o.Inputs, f.cfg.raw())
+		if r.cfg.Sparse {
+			o.Sparse = append(o.Sparse, f.cfg.Path)
+		}
 		o.Exclude = append(o.Exclude, "/"+f.cfg.unmanaged()+"/", "/"+f.cfg.raw()+"/**/.*"+watcher.SpentSuffix, "/"+f.cfg.raw()+"/.*"+watcher.SpentSuffix)
 	}
 	answered := r.asking("sending a clone")
