@@ -75,10 +75,16 @@ func TestRefusedForAnother(t *testing.T) {
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001)+"---\n"+vpc("vpc-9", 1009)+"---\n"+vpc("vpc-2", 1002))
 	w.liveVLAN("vpc-9", "1009")
 	w.liveVLAN("vpc-1", "1001")
-	const where = "vpc-2 needs by-hand (from raw/a.yaml, document 3, line "
-	w.historyHas("failed", where)
-	if out, code := w.hh("status"); code != 1 || !strings.Contains(out, "NOT APPLIED managed/vpcs/vpc-2.yaml: admission webhook") || !strings.Contains(out, where) {
-		t.Errorf("status: exit code %d\n%s", code, out)
+	w.eventually("status to tell of the refusal", func() error {
+		out, code := w.hh("status")
+		if code != 1 || !strings.Contains(out, "NOT APPLIED managed/vpcs/vpc-2.yaml: admission webhook") ||
+			!strings.Contains(out, "vpc-2 needs by-hand (from raw/a.yaml, document 3, line ") {
+			return fmt.Errorf("exit code %d\n%s", code, out)
+		}
+		return nil
+	})
+	if out := w.history("-o", "json"); !strings.Contains(out, `"from":"from raw/a.yaml, document 3, line `) {
+		t.Errorf("the history does not say where vpc-2 stands:\n%s", out)
 	}
 	if _, err := w.kube.Do("PATCH", "/apis/vpc.githedgehog.com/v1beta1/namespaces/default/vpcs/by-hand?fieldManager=somebody",
 		"application/apply-patch+yaml", []byte(vpc("by-hand", 1003))); err != nil {
