@@ -507,6 +507,19 @@ func TestUnsafePaths(t *testing.T) {
 		}
 	}
 
+	// git itself refuses the same, with all its protections on.
+	dir := t.TempDir()
+	git(t, dir, "init", "-q")
+	blob := gitIn(t, dir, "x", "hash-object", "-w", "--stdin")
+	for _, path := range []string{".git/x", ".GIT/x", "a/.git/x", "git~1/x", "GIT~1", ".git /x", ".git.", ".git...", ".git::$INDEX_ALLOCATION/x", ".g\u200cit", ".\ufeffGIT/x", "..", "../x", "a/../x", "a/./b", `a\.git`, `.git\x`, "a//b", "/x",
+		"a", ".gitignore", "a.git", ".github/x", "git~2", "a b/c", `a\b`, "-x", "\xff\xfe", "é", "...", "a\nb", ".gitx", ".git-x/y", "x.git/y"} {
+		out, err := tryGit(dir, "-c", "core.protectHFS=true", "-c", "core.protectNTFS=true", "update-index", "--add", "--cacheinfo", "100644", blob, path)
+		if why := checkPath(path); (why == "") != (err == nil) {
+			t.Errorf("%q: %q, git: %s", path, why, out)
+		}
+		os.Remove(filepath.Join(dir, ".git", "index"))
+	}
+
 	w := newWorld(t)
 	first := w.personPushes(map[string]string{"a": "1"})
 	c := w.clone()

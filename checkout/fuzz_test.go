@@ -227,6 +227,50 @@ func FuzzPack(f *testing.F) {
 			p.find(oid(p.name(i)))
 			s.unpacked(p, i)
 		}
+		if p.n <= 1000 {
+			p.each(func(e packedEntry) error {
+				_, err := io.Copy(io.Discard, e.data)
+				return err
+			})
+		}
+	})
+}
+
+// FuzzCheckPath: a path that may be written stays in the work tree, outside of
+// .git, for whoever cleans it up or folds its case.
+func FuzzCheckPath(f *testing.F) {
+	for _, p := range []string{"a/b", "../a", "/a", ".git/x", ".GIT", "a//b", "a/../b", "git~1", ".g\u200cit/x", `a\.git`, "a\nb"} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, p string) {
+		if checkPath(p) != "" {
+			return
+		}
+		if !filepath.IsLocal(p) || filepath.Clean(p) != p || p == "." {
+			t.Errorf("%q is safe", p)
+		}
+		for name := range strings.SplitSeq(strings.ToLower(p), "/") {
+			if strings.TrimRight(name, ". ") == ".git" || strings.HasPrefix(name, ".git:") {
+				t.Errorf("%q is safe", p)
+			}
+		}
+	})
+}
+
+// FuzzCone reads what a person may have made of the sparse checkout's patterns;
+// what we write is read as it was meant.
+func FuzzCone(f *testing.F) {
+	f.Add("/*\n!/*/\n/a/\n!/a/*/\n/a/b/\n", "a/b")
+	f.Add("*.c\n", `x*/[y]\z`)
+	f.Fuzz(func(t *testing.T, text, dir string) {
+		parseCone(text).has(dir)
+		if checkPath(dir) != "" || strings.Contains(dir, "\n") {
+			return
+		}
+		c := parseCone(conePatterns([]string{dir}))
+		if c == nil || !c.has(dir+"/x/y") || !c.has("x") || c.has("x"+dir+"/y") {
+			t.Errorf("%q: %v", dir, c)
+		}
 	})
 }
 

@@ -395,6 +395,11 @@ func (p *pack) marked() bool {
 // is in that pack or in one before it, and deltas that depend on each other in
 // a circle cannot come of it: in none of the packs is there one.
 func (s *store) mergePacks(packs []*pack, pause func() error) error {
+	for _, p := range packs {
+		if err := p.check(); err != nil {
+			return err // their indexes are about to be read as they are mapped
+		}
+	}
 	n := 0
 	earlier := func(k int, id oid) bool {
 		return slices.ContainsFunc(packs[:k], func(p *pack) bool {
