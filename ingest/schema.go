@@ -29,9 +29,8 @@ type groupKind struct{ group, kind string }
 
 // A definition is what is known of one kind.
 type definition struct {
-	versions   map[string]*schema // those that are served
-	served     []string           // their names, the most stable and newest first
-	namespaced bool
+	versions map[string]*schema // those that are served
+	served   []string           // their names, the most stable and newest first
 }
 
 // A schema is that of one version of a kind.
@@ -106,13 +105,20 @@ func (s *Schemas) add(p Policy, doc document) error {
 		return err
 	}
 	key := groupKind{crd.Spec.Group, crd.Spec.Names.Kind}
-	if !slices.ContainsFunc(p.Kinds, func(k Kind) bool { return k.Group == key.group && k.Kind == key.kind }) {
+	i := slices.IndexFunc(p.Kinds, func(k Kind) bool { return k.Group == key.group && k.Kind == key.kind })
+	if i < 0 {
 		return nil
+	}
+	if k := p.Kinds[i]; crd.Spec.Names.Plural != k.Plural {
+		return fmt.Errorf("the plural of kind %s of %s is %q, not %q", clip(key.kind), groupName(key.group), crd.Spec.Names.Plural, k.Plural)
+	}
+	if crd.Spec.Scope != apiextensionsv1.NamespaceScoped {
+		return fmt.Errorf("objects of kind %s of %s are in no namespace; a fabric holds only such as are", clip(key.kind), groupName(key.group))
 	}
 	if s.kinds[key] != nil {
 		return fmt.Errorf("kind %s of %s is defined a second time", clip(key.kind), groupName(key.group))
 	}
-	d := &definition{versions: make(map[string]*schema), namespaced: crd.Spec.Scope == apiextensionsv1.NamespaceScoped}
+	d := &definition{versions: make(map[string]*schema)}
 	for _, v := range crd.Spec.Versions {
 		if !v.Served {
 			continue

@@ -143,6 +143,8 @@ func TestCompile(t *testing.T) {
 		{"other documents", "kind: Kustomization\nresources: []\n---\n" + crd + "---\n# the end\n", ""},
 		{"another kind", strings.ReplaceAll(crd, "kind: Widget", "kind: Gadget"), ""},
 		{"twice", crd + "---\n" + crd, "document 2: kind \"Widget\" of group \"example.org\" is defined a second time"},
+		{"another plural", strings.Replace(crd, "plural: widgets", "plural: widgetten", 1), "the plural of kind \"Widget\" of group \"example.org\" is \"widgetten\", not \"widgets\""},
+		{"in no namespace", strings.Replace(crd, "scope: Namespaced", "scope: Cluster", 1), "are in no namespace"},
 		{"no YAML", "a: [\n", "document 1: "},
 		{"old", strings.Replace(crd, "k8s.io/v1", "k8s.io/v1beta1", 1), "\"apiextensions.k8s.io/v1beta1\"; only apiextensions.k8s.io/v1 is read"},
 		{"not structural", strings.Replace(crd, "ratio: {type: number}", "ratio: {}", 1), "widgets.example.org, version v1: "},

@@ -223,7 +223,7 @@ func getCommand(o *options) *cobra.Command {
 			if _, f := cfg.fabric(fabric); fabric != "" && f == nil {
 				return &exitError{exitUsage, fmt.Errorf("no fabric %s is configured", fabric)}
 			}
-			kind, err := kindNamed(args)
+			kind, err := cfg.kindNamed(args)
 			if err != nil {
 				return err
 			}
@@ -259,13 +259,17 @@ func getCommand(o *options) *cobra.Command {
 }
 
 // kindNamed is the kind that the arguments name: Switch, switch or switches.
-func kindNamed(args []string) (string, error) {
+func (c *Config) kindNamed(args []string) (string, error) {
 	if len(args) == 0 {
 		return "", nil
 	}
-	for _, k := range ingest.Hedgehog() {
-		if strings.EqualFold(args[0], k.Kind) || strings.EqualFold(args[0], k.Plural) {
-			return k.Kind, nil
+	for _, r := range c.Repositories {
+		for _, f := range r.Fabrics {
+			for _, k := range f.kinds() {
+				if strings.EqualFold(args[0], k.Kind) || strings.EqualFold(args[0], k.Plural) {
+					return k.Kind, nil
+				}
+			}
 		}
 	}
 	return "", &exitError{exitUsage, fmt.Errorf("%s is not a kind that a fabric holds", args[0])}

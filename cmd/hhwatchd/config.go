@@ -239,10 +239,36 @@ type FabricConfig struct {
 	// own admission would refuse, and taken in with a warning for the rest; it
 	// is only warned of ("warning"); or not looked at ("off"). Default: error.
 	References ingest.References `yaml:"references"`
+	// Kinds are kinds that the fabric may hold besides Hedgehog's own. What
+	// the right to apply them takes is not in packaging/rbac.yaml.
+	Kinds []KindConfig `yaml:"kinds"`
 	// Partial lets the good documents of a file through although others are
 	// rejected, which are then all that goes to unmanaged/. Default: false, a
 	// file is taken in as a whole or not at all.
 	Partial bool `yaml:"partial"`
+}
+
+// KindConfig is a kind of namespaced objects.
+type KindConfig struct {
+	// Group is its API group; empty for the core group.
+	Group string `yaml:"group"`
+	// Kind is as in the kind field of objects.
+	Kind string `yaml:"kind"`
+	// Plural is its name in URLs, which "kubectl api-resources" shows: the
+	// directory below managed/. It has to be that of the kind's definition.
+	Plural string `yaml:"plural"`
+	// Version is the one that is served, where the kind's definition is not
+	// known.
+	Version string `yaml:"version"`
+}
+
+// kinds are those that the fabric may hold.
+func (f *FabricConfig) kinds() []ingest.Kind {
+	kinds := ingest.Hedgehog()
+	for _, k := range f.Kinds {
+		kinds = append(kinds, ingest.Kind(k))
+	}
+	return kinds
 }
 
 // ClusterConfig is how a fabric's Kubernetes API is reached.
@@ -668,10 +694,18 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 	default:
 		v.fail(key("references"), "%q is not one of error, warning and off", f.References)
 	}
+	for i, k := range f.Kinds {
+		at := key("kinds", i)
+		if k.Kind == "" || k.Plural == "" || k.Version == "" {
+			v.fail(at, "a kind has a kind, a plural and a version, as kubectl api-resources shows them")
+		} else if err := (ingest.Policy{Namespace: "default", Kinds: (&FabricConfig{Kinds: f.Kinds[:i+1]}).kinds()}).Check(); err != nil {
+			v.fail(at, "%v", err)
+		}
+	}
 	if f.Cluster == nil {
 		return
 	}
-	if err := (ingest.Policy{Namespace: f.Cluster.Namespace, Kinds: ingest.Hedgehog()}).Check(); err != nil {
+	if err := (ingest.Policy{Namespace: f.Cluster.Namespace}).Check(); err != nil {
 		v.fail(key("cluster", "namespace"), "%v", err)
 	}
 	if a := f.Cluster.Apply; a != applyRemote && a != applyCommitted {

@@ -163,6 +163,9 @@ func TestConfigErrors(t *testing.T) {
 			"c.yaml:9: repositories[0].fabrics[0].cluster.kubeconfig: missing"}},
 		{"journal", "stateDir: /s", "stateDir: /s\njournal:\n  maxAge: 1m\n  maxSize: 1MiB", []string{
 			"c.yaml:4: journal.maxAge: 1m0s is below one hour", "c.yaml:5: journal.maxSize: 1 MiB is below 64 MiB"}},
+		{"kinds", "path: fabrics/f", "path: fabrics/f\n        kinds:\n        - {group: example.org, kind: Widget, plural: widgets}\n        - {kind: Widget, plural: switches, version: v1}", []string{
+			"c.yaml:10: repositories[0].fabrics[0].kinds[0]: a kind has a kind, a plural and a version",
+			"c.yaml:11: repositories[0].fabrics[0].kinds[1]: kinds Switch.wiring.githedgehog.com and Widget. share the plural"}},
 		{"limits", "stateDir: /s", "stateDir: /s\nlimits:\n  file: 1GiB\n  documents: -1\n  depth: 5000\n  aliases: 2MiB\n  cycle: 1MiB", []string{
 			"c.yaml:4: limits.file: 1 GiB is above 256 MiB", "c.yaml:5: limits.documents: -1 is not a number of documents",
 			"c.yaml:6: limits.depth: 5000 is not between 1 and 1000", "c.yaml:7: limits.aliases: 2 MiB is above 1.5 MiB",

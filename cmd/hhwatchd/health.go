@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/hhwatchd/hhwatchd/apply"
-	"github.com/hhwatchd/hhwatchd/ingest"
 )
 
 // checkEvery is how often a cluster is looked at without a reason.
@@ -46,7 +45,7 @@ func (c *cluster) stayHealthy(ctx context.Context) {
 		}
 		var found apply.Health
 		if err == nil {
-			found, err = api.Check(ctx, kindsOf(ingest.Policy{Kinds: ingest.Hedgehog()}), c.fabric.cfg.Prune)
+			found, err = api.Check(ctx, kindsOf(c.fabric.cfg.kinds()), c.fabric.cfg.Prune)
 		}
 		if ctx.Err() != nil {
 			return

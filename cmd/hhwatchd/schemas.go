@@ -46,7 +46,7 @@ const firstAsk = 10 * time.Second
 // newSchemas says where the schemas of a fabric are. What is at hand is read
 // when it is asked for first.
 func newSchemas(c *Config, f *FabricConfig) *schemas {
-	s := &schemas{policy: ingest.Policy{Namespace: f.namespace(), Kinds: ingest.Hedgehog(), References: f.References, Partial: f.Partial}}
+	s := &schemas{policy: ingest.Policy{Namespace: f.namespace(), Kinds: f.kinds(), References: f.References, Partial: f.Partial}}
 	if c.Limits != (LimitsConfig{}) {
 		s.policy.Limits = c.Limits.ingest()
 	}
@@ -116,7 +116,7 @@ func (s *schemas) follow(ctx context.Context, api *apply.Cluster) {
 	if !s.cached {
 		return
 	}
-	found, err := api.Definitions(ctx, kindsOf(s.policy))
+	found, err := api.Definitions(ctx, kindsOf(s.policy.Kinds))
 	if ctx.Err() != nil {
 		return
 	}
@@ -163,9 +163,9 @@ func (c *ClusterConfig) connect() (*apply.Cluster, error) {
 	return apply.Connect(apply.Config{Kubeconfig: c.Kubeconfig, Context: c.Context, Namespace: c.Namespace})
 }
 
-func kindsOf(p ingest.Policy) []apply.Kind {
+func kindsOf(allowed []ingest.Kind) []apply.Kind {
 	var kinds []apply.Kind
-	for _, k := range p.Kinds {
+	for _, k := range allowed {
 		kinds = append(kinds, apply.Kind{Group: k.Group, Version: k.Version, Kind: k.Kind, Plural: k.Plural})
 	}
 	return kinds

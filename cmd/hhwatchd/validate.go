@@ -338,7 +338,7 @@ func validateCluster(ctx context.Context, fc *FabricConfig, add func(string, err
 		return
 	}
 	defer api.Close()
-	kinds := kindsOf(ingest.Policy{Kinds: ingest.Hedgehog()})
+	kinds := kindsOf(fc.kinds())
 	health, err := api.Check(ctx, kinds, fc.Prune)
 	if err != nil {
 		add(subject, err, "")
