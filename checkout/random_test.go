@@ -113,6 +113,20 @@ func randomLife(t *testing.T, r *rand.Rand, steps int) {
 		if got, want := git(t, w.dir, "write-tree"), git(t, w.dir, "rev-parse", "HEAD^{tree}"); got != want {
 			t.Fatalf("step %d: the index is %s, HEAD is %s", step, got, want)
 		}
+		if r.IntN(4) == 0 {
+			// Maintenance, which does not wait here until it pays.
+			now := func() error { return nil }
+			if err := c.repo.packLoose(now); err != nil {
+				t.Fatalf("step %d: %v", step, err)
+			}
+			if _, err := c.repo.list(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.repo.mergePacks(slices.Clone(c.repo.packs), now); err != nil {
+				t.Fatalf("step %d: %v", step, err)
+			}
+			w.sound()
+		}
 		if r.IntN(8) == 0 {
 			c.Close()
 			c = w.open()
