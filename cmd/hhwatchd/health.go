@@ -24,6 +24,29 @@ type clusterHealth struct {
 	Served  map[string][]string `json:"served,omitempty"` // versions in which each kind is served
 	Absent  []string            `json:"absent,omitempty"` // kinds whose definitions are not installed
 	Lacks   []string            `json:"lacks,omitempty"`  // what is needed for the others and is not there, a line each
+
+	Agents  int            `json:"agents,omitempty"`  // of switches
+	Lagging []laggingAgent `json:"lagging,omitempty"` // those that are not configured as they should be
+}
+
+// A laggingAgent is the agent of a switch that has not applied the newest
+// generation of its configuration.
+type laggingAgent struct {
+	Switch     string    `json:"switch"`
+	Generation int64     `json:"generation"`
+	Applied    int64     `json:"applied"`
+	Since      time.Time `json:"since"` // when it was first seen to lag
+}
+
+// lagsSince is since when an agent that lags at now has done so without
+// applying anything.
+func (h *clusterHealth) lagsSince(a apply.Agent, now time.Time) time.Time {
+	for _, l := range h.Lagging {
+		if l.Switch == a.Name && l.Applied == a.Applied {
+			return l.Since
+		}
+	}
+	return now
 }
 
 // stayHealthy checks the cluster every two minutes, and when something went
@@ -47,10 +70,14 @@ func (c *cluster) stayHealthy(ctx context.Context) {
 		if err == nil {
 			found, err = api.Check(ctx, kindsOf(c.fabric.cfg.kinds()), c.fabric.cfg.Prune)
 		}
+		var agents []apply.Agent
+		if err == nil {
+			agents, err = api.Agents(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		c.noteHealth(found, err)
+		c.noteHealth(found, agents, err)
 		select {
 		case <-ctx.Done():
 			return
@@ -61,8 +88,8 @@ func (c *cluster) stayHealthy(ctx context.Context) {
 }
 
 // noteHealth enters what a check found, and logs it when that is news.
-func (c *cluster) noteHealth(found apply.Health, err error) {
-	h := clusterHealth{Checked: time.Now()}
+func (c *cluster) noteHealth(found apply.Health, agents []apply.Agent, err error) {
+	h := clusterHealth{Checked: time.Now(), Agents: len(agents)}
 	c.mu.Lock()
 	was := c.health
 	if err != nil {
@@ -79,6 +106,11 @@ func (c *cluster) noteHealth(found apply.Health, err error) {
 			h.Lacks = append(h.Lacks, k.Problems()...)
 		}
 		slices.Sort(h.Absent)
+		for _, a := range agents {
+			if a.Applied < a.Generation {
+				h.Lagging = append(h.Lagging, laggingAgent{a.Name, a.Generation, a.Applied, was.lagsSince(a, h.Checked)})
+			}
+		}
 	}
 	c.health = h
 	c.mu.Unlock()
@@ -106,6 +138,9 @@ func (h *clusterHealth) print(w io.Writer, down bool, ago func(time.Time) string
 	}
 	for _, l := range few(h.Lacks) {
 		fmt.Fprintf(w, "            cluster LACKS %s\n", l)
+	}
+	for _, l := range h.Lagging {
+		fmt.Fprintf(w, "            switch %s LAGS: it has applied generation %d of %d; first seen %s\n", l.Switch, l.Applied, l.Generation, ago(l.Since))
 	}
 	if h.Error == "" {
 		absent := ""

@@ -33,6 +33,11 @@ func TestHealth(t *testing.T) {
 		fmt.Fprint(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "forbidden: User \"u\" cannot get path \"/readyz\""}`)
 		return true
 	})
+	const agents = "/apis/agent.githedgehog.com/v1beta1/namespaces/default/agents"
+	if _, err := w.kube.Do("POST", agents, "application/json", []byte(`{"apiVersion": "agent.githedgehog.com/v1beta1", "kind": "Agent", "metadata": {"name": "leaf-01"}, "spec": {}}`)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = w.kube.Do("DELETE", agents, "", nil) }) // other tests have the same API server
 	w.start()
 	status := func(check func(out string, code int) bool) {
 		t.Helper()
@@ -46,6 +51,12 @@ func TestHealth(t *testing.T) {
 	status(func(out string, code int) bool {
 		return code == 0 && strings.Contains(out, "Kubernetes v1.") && strings.Contains(out, " with 18 kinds; checked ") && !strings.Contains(out, "LACKS")
 	})
+	status(func(out string, code int) bool {
+		return code == 0 && strings.Contains(out, "switch leaf-01 LAGS: it has applied generation 0 of 1; first seen ")
+	})
+	if _, err := w.kube.Do("PATCH", agents+"/leaf-01/status", "application/merge-patch+json", []byte(`{"status": {"conditions": [], "lastAppliedGen": 1}}`)); err != nil {
+		t.Fatal(err)
+	}
 	proxy.As("somebody")
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
 	status(func(out string, code int) bool {
@@ -73,5 +84,7 @@ func TestHealth(t *testing.T) {
 	}
 	proxy.As("hhwatchd")
 	w.must("sync")
-	status(func(out string, code int) bool { return code == 0 && !strings.Contains(out, "LACKS") })
+	status(func(out string, code int) bool {
+		return code == 0 && !strings.Contains(out, "LACKS") && !strings.Contains(out, "LAGS")
+	})
 }
