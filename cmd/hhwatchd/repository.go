@@ -5,10 +5,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,11 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
-	"github.com/hhwatchd/hhwatchd/internal/durable"
 	"github.com/hhwatchd/hhwatchd/journal"
 	"github.com/hhwatchd/hhwatchd/poller"
 	"github.com/hhwatchd/hhwatchd/watcher"
@@ -86,61 +81,6 @@ type fabric struct {
 func (f *fabric) policy() ingest.Policy { return f.schemas.current() }
 
 func (f *fabric) rawPath(p string) string { return f.cfg.raw() + "/" + p }
-
-// repositoryStatus is what `hhwatchd status` shows of a repository.
-type repositoryStatus struct {
-	Name      string         `json:"name"`
-	URL       string         `json:"url"`
-	Clone     string         `json:"clone"` // the directory of the working clone
-	Branch    string         `json:"branch"`
-	Head      string         `json:"head,omitempty"`   // of the local branch
-	Remote    string         `json:"remote,omitempty"` // of the remote's, when it was last seen
-	Unpushed  int            `json:"unpushed"`
-	Looked    time.Time      `json:"looked,omitzero"`  // the last answer of the remote
-	Aside     int            `json:"aside,omitempty"`  // local commits that the remote went on without
-	Asking    string         `json:"asking,omitempty"` // what the remote is doing for us just now
-	Asked     time.Time      `json:"asked,omitzero"`   // since when
-	Down      string         `json:"down,omitempty"`   // why the remote cannot be used
-	DownSince time.Time      `json:"downSince,omitzero"`
-	Tries     int            `json:"tries,omitempty"` // that failed since then
-	Next      time.Time      `json:"next,omitzero"`   // the next look
-	Cycle     string         `json:"cycle,omitempty"`
-	Cycles    int            `json:"cycles"`
-	Error     string         `json:"error,omitempty"`    // what stopped the last cycle
-	Stopped   time.Time      `json:"stopped,omitzero"`   // since when none came through
-	Retry     time.Time      `json:"retry,omitzero"`     // when it is tried again
-	Succeeded time.Time      `json:"succeeded,omitzero"` // the end of the last cycle that went well and asked the remote
-	Fabrics   []fabricStatus `json:"fabrics"`
-}
-
-type fabricStatus struct {
-	Name      string    `json:"name"`
-	Raw       string    `json:"raw"` // where to drop a file
-	Objects   int       `json:"objects"`
-	Applied   int       `json:"applied"`
-	Waiting   []string  `json:"waiting,omitempty"` // files that are still being written
-	Skipped   []string  `json:"skipped,omitempty"` // what in raw/ cannot be taken, and why
-	Error     string    `json:"error,omitempty"`   // why its raw/ cannot be used
-	Commit    string    `json:"commit,omitempty"`  // the last one that was applied
-	Cluster   string    `json:"cluster,omitempty"` // its API server
-	Failed    []string  `json:"failed,omitempty"`
-	Drifts    []string  `json:"drifts,omitempty"`    // what others changed in the cluster and is left so
-	Repaired  string    `json:"repaired,omitempty"`  // what others changed and was put right last
-	RepairAt  time.Time `json:"repairAt,omitzero"`   // when that was
-	Unwatched string    `json:"unwatched,omitempty"` // why its cluster cannot be watched
-	Held      string    `json:"held,omitempty"`
-	Deleting  []string  `json:"deleting,omitempty"`  // what a prune waits for
-	Ahead     bool      `json:"ahead,omitempty"`     // Commit is not on the remote yet
-	Schemas   int       `json:"schemas"`             // kinds that are held against their schema
-	Unchecked string    `json:"unchecked,omitempty"` // why there are none, or not all
-	Down      string    `json:"down,omitempty"`      // why its cluster cannot be used
-	DownSince time.Time `json:"downSince,omitzero"`
-	Tries     int       `json:"tries,omitempty"`    // that failed since then
-	Next      time.Time `json:"next,omitzero"`      // the next attempt, while something waits for it
-	Succeeded time.Time `json:"succeeded,omitzero"` // when its cluster last held all that it should; without one, as the repository's
-
-	Health *clusterHealth `json:"health,omitempty"` // of its cluster, once that was checked
-}
 
 func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) *repository {
 	r := &repository{
@@ -374,107 +314,6 @@ func (r *repository) beginArchive() error {
 	return r.clone.SaveRef(archivedRef, head)
 }
 
-// layRaw makes a fabric's raw directory, which git does not keep when it is
-// empty, and the short way to it, <stateDir>/raw/<fabric>. At the first look
-// it also sees to files that a crash left half retired.
-func (r *repository) layRaw(f *fabric) error {
-	dir := r.onDisk(f.cfg.raw())
-	if err := r.noLinks(f.cfg.raw()); err != nil {
-		return err
-	}
-	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := makeRaw(dir); err != nil {
-			return fmt.Errorf("making %s: %w", dir, err)
-		}
-	} else if err != nil {
-		return fmt.Errorf("looking at %s: %w", dir, err)
-	} else if !info.IsDir() {
-		return fmt.Errorf("%s is not a directory; move it away, and the directory is made again", dir)
-	}
-	link := filepath.Join(r.stateDir, "raw", f.cfg.Name)
-	if to, err := os.Readlink(link); err == nil && to == dir {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
-		return fmt.Errorf("making %s: %w", filepath.Dir(link), err)
-	}
-	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("replacing %s: %w", link, err)
-	}
-	return os.Symlink(dir, link)
-}
-
-// noLinks wants no symbolic link on the way from the clone to p: somebody who
-// can push could lead us out of the clone by one.
-func (r *repository) noLinks(p string) error {
-	for i := range len(p) + 1 {
-		if i < len(p) && p[i] != '/' {
-			continue
-		}
-		info, err := os.Lstat(r.onDisk(p[:i]))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if info.Mode()&fs.ModeSymlink != 0 {
-			return fmt.Errorf("%s is a symbolic link, which is not followed; make it a directory", p[:i])
-		}
-		if i < len(p) && !info.IsDir() {
-			return fmt.Errorf("%s is not a directory; move it away, and the directory is made again", r.onDisk(p[:i]))
-		}
-	}
-	return nil
-}
-
-// makeRaw makes a raw directory that the group may write to. It is made beside
-// and then renamed: a crash in between must not leave it without those rights,
-// as one that is there is left alone.
-func makeRaw(dir string) error {
-	if err := durable.MkdirAll(filepath.Dir(dir), 0o775); err != nil {
-		return err
-	}
-	// What a crash left goes. Anything but an empty directory is not ours, such
-	// as a link that somebody pushed.
-	beside := filepath.Join(filepath.Dir(dir), ".hhwatchd-raw")
-	if err := unix.Rmdir(beside); err != nil && err != unix.ENOENT {
-		return &fs.PathError{Op: "rmdir", Path: beside, Err: err}
-	}
-	if err := os.Mkdir(beside, 0o775); err != nil {
-		return err
-	}
-	if err := letGroupDrop(beside); err != nil {
-		return fmt.Errorf("letting the group write to it: %w", err)
-	}
-	if err := durable.SyncDir(beside); err != nil {
-		return err
-	}
-	return durable.Rename(beside, dir)
-}
-
-// letGroupDrop lets the directory's group put files into it and into what is
-// made below it, whatever the umask of whoever makes it. It is done by POSIX
-// ACLs, because chmod(2) would clear the setgid bit that the directory has
-// from its parent, and setting that bit is what a hardened unit forbids
-// (RestrictSUIDSGID). The attribute's format is that of
-// linux/posix_acl_xattr.h: a version, and an entry each for user, group and
-// others.
-func letGroupDrop(dir string) error {
-	acl := binary.LittleEndian.AppendUint32(nil, 2)
-	for _, e := range [][2]uint16{{0x01, 7}, {0x04, 7}, {0x20, 5}} {
-		acl = binary.LittleEndian.AppendUint16(acl, e[0])
-		acl = binary.LittleEndian.AppendUint16(acl, e[1])
-		acl = binary.LittleEndian.AppendUint32(acl, 0xffffffff) // no one in particular
-	}
-	for _, attr := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
-		if err := unix.Setxattr(dir, attr, acl, 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-			return err
-		}
-	}
-	return nil
-}
-
 // restore undoes what people edited in managed/ by hand, keeping it aside,
 // and finishes the removal of raw files that a crash interrupted.
 func (r *repository) restore(ctx context.Context, rep *report) error {
@@ -656,64 +495,6 @@ func (r *repository) asking(what string) (answered func()) {
 	}
 	note(what)
 	return func() { note("") }
-}
-
-// publish refreshes what status shows.
-func (r *repository) publish(rep *report, t trigger) {
-	var head, up checkout.Hash
-	unpushed, aside := 0, 0
-	if r.clone != nil {
-		head, _ = r.clone.Head()
-		up, _ = r.clone.Upstream()
-		if head != up {
-			commits, _ := r.clone.Log(up, head)
-			unpushed = len(commits)
-		}
-		// It takes reading a directory: when there may be news only.
-		if t.full || rep.setAside || r.status.Aside > 0 {
-			refs, _ := r.clone.Refs(asideRef)
-			aside = len(refs)
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := &r.status
-	s.Head, s.Remote, s.Unpushed, s.Aside = string(head), string(up), unpushed, aside
-	s.Next, s.Cycle, s.Error, s.Retry = r.remote.Due(), rep.Cycle, rep.Error, r.retry.Due()
-	s.Stopped = time.Time{}
-	if f := r.faults[""]; f != nil && rep.Error != "" {
-		s.Stopped = f.since
-	}
-	s.Cycles++
-	well := rep.Error == "" && rep.Pull.Error == "" && rep.Push.Error == "" && rep.Pull.Skipped == ""
-	if well {
-		s.Succeeded = time.Now()
-	}
-	for i, fr := range rep.Fabrics {
-		s.Fabrics[i].Waiting, s.Fabrics[i].Skipped, s.Fabrics[i].Error = fr.Waiting, fr.Skipped, fr.Error
-		if well && fr.Error == "" {
-			s.Fabrics[i].Succeeded = s.Succeeded
-		}
-	}
-}
-
-// currentStatus is a copy of what status shows; any goroutine may call it.
-func (r *repository) currentStatus() repositoryStatus {
-	r.mu.Lock()
-	s := r.status
-	s.Fabrics = append([]fabricStatus(nil), s.Fabrics...)
-	r.mu.Unlock()
-	for i := range s.Fabrics {
-		fs := &s.Fabrics[i]
-		n := r.book.inventory().Counts(fs.Name)
-		fs.Objects, fs.Applied = n.Pending+n.Applied+n.Failed, n.Applied
-		f := r.fabricNamed(fs.Name)
-		fs.Schemas, fs.Unchecked = f.schemas.state()
-		if f.cluster != nil {
-			f.cluster.fill(fs)
-		}
-	}
-	return s
 }
 
 func (r *repository) close() {
