@@ -13,9 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/hhwatchd/hhwatchd/checkout"
 	"github.com/hhwatchd/hhwatchd/ingest"
-	"gopkg.in/yaml.v3"
 )
 
 // validator collects what is wrong, with the line of the key at fault.
