@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: all build check test crash power soak soak-installed demo bench bench-apply bench-ingest fuzz deb setup controlplane clean
+.PHONY: all build check test crash power soak soak-installed demo bench bench-apply bench-git bench-ingest fuzz deb setup controlplane clean
 
 all: build
 
@@ -32,6 +32,7 @@ power: setup ## lose the power after every system call, in every way (half an ho
 
 crash: setup controlplane ## kill the daemon at every system call that changes something (half an hour)
 	$(GO) test -count=1 -v -timeout 3h ./test/crash -all
+
 soak-installed: setup ## 10,000 drops on an installed service (20 minutes)
 	$(GO) test -count=1 -v -timeout 2h ./test/installed -run TestSoak -drops 10000
 
@@ -48,7 +49,7 @@ bench-apply: controlplane ## what applying takes, beside kubectl and a bare clie
 	$(GO) test -count=1 -v -timeout 1h ./apply -run TestFigures -figures
 
 bench-git: ## the clone's operations, beside git, up to 100,000 files (15 minutes)
-	TMPDIR=$${TMPDIR:-/tmp} $(GO) test -count=1 -v -timeout 2h ./checkout -run 'TestGitBench$$' -git-bench 1000,10000,100000 -git-history 20000 -git-age 2000 -git-runs 7
+	$(GO) test -count=1 -v -timeout 2h ./checkout -run 'TestGitBench$$' -git-bench 1000,10000,100000 -git-history 20000 -git-age 2000 -git-runs 7
 
 bench-ingest: controlplane ## what a verdict on files takes, beside kubectl
 	$(GO) test -run '^$$' -bench Ingest -benchtime 3x ./test/bench
