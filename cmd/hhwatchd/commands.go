@@ -129,7 +129,7 @@ func syncCommand(o *options) *cobra.Command {
 	cmd.Flags().StringVar(&q.Repository, "repo", "", "only the repository `NAME`")
 	cmd.Flags().StringVar(&q.Fabric, "fabric", "", "the repository of the fabric `NAME`; tell only of that fabric")
 	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "show the plan; fetch and write nothing")
-	cmd.Flags().BoolVar(&q.Prune, "prune", false, "let a prune go on that is held for its size")
+	cmd.Flags().BoolVar(&q.Prune, "prune", false, "let a prune go on that is held")
 	cmd.Flags().BoolVar(&runOnce, "once", false, "run the cycle here, where no daemon runs")
 	o.outputFlag(cmd)
 	return cmd
@@ -154,7 +154,7 @@ func ingestCommand(o *options) *cobra.Command {
 func initCommand(o *options) *cobra.Command {
 	q := syncRequest{Layout: true}
 	cmd := &cobra.Command{
-		Use:   "init --fabric NAME",
+		Use:   "init [--fabric NAME]",
 		Short: "Lay out raw/, managed/ and unmanaged/ for a fabric in its repository",
 		Long: `Lay out raw/, managed/ and unmanaged/ for a fabric in its repository, as a
 commit, and push it. YAML that lies loose in the fabric's directory moves into

@@ -100,9 +100,9 @@ them. YAML that is pushed into a fabric's raw/ directory, or dropped there on
 this host, is validated, filed as one object a file under managed/, committed,
 pushed, and applied to the fabric's Kubernetes API.
 
-Exit codes: 0 all is well; 1 something failed or was rejected; 2 the command
-line is wrong; 3 no daemon is running, or there is no such object; 78 the
-config is wrong.`,
+Exit codes: 0 all is well; 1 something failed, was rejected or waits for a
+person; 2 the command line is wrong; 3 no daemon is running, or there is no such
+object; 78 the config is wrong.`,
 		Version:           version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,

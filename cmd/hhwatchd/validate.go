@@ -35,7 +35,7 @@ const validateTimeout = 30 * time.Second
 func validateCommand(o *options) *cobra.Command {
 	var fabric, namespace, crds string
 	cmd := &cobra.Command{
-		Use:   "validate [FILE|DIRECTORY]... [--fabric NAME]",
+		Use:   "validate [FILE|DIRECTORY]... [--fabric NAME] [--crds DIRECTORY] [--namespace NAMESPACE]",
 		Short: "Check remotes, credentials, fabric directories and clusters; or the given files",
 		Long: `Without arguments, check what the config names: that each remote can be
 reached with its credentials, has the branch and takes pushes; that the fabric

@@ -33,7 +33,7 @@ func journalCommand(o *options) *cobra.Command {
 
 func verifyCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "verify [-o json]",
+		Use:   "verify",
 		Short: "Check that the journal is whole, and agrees with git",
 		Long: `Check that the journal is whole, and agrees with git: each record against its
 hash, the chain of the hashes, each checkpoint against the records before it;
