@@ -71,6 +71,11 @@ the command line is wrong; 3 nothing was cloned yet, or there is no such object.
 			} else if fabric != "" && f.Cluster == nil {
 				return &exitError{exitUsage, fmt.Errorf("the fabric %s has no cluster", fabric)}
 			}
+			if !slices.ContainsFunc(cfg.Repositories, func(r RepositoryConfig) bool {
+				return slices.ContainsFunc(r.Fabrics, func(f FabricConfig) bool { return f.Cluster != nil })
+			}) {
+				return &exitError{exitUsage, errors.New("no fabric has a cluster")}
+			}
 			object := strings.Join(args, "")
 			diffs, err := askDiff(cmd.Context(), cfg, fabric, object)
 			if err != nil {
