@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"

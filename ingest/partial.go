@@ -78,7 +78,7 @@ func (p Policy) ReadTaken(f File, rest []byte) Verdict {
 	left := count(rest)
 	taken := make(map[int]bool)
 	for _, u := range units(f.Data) {
-		taken[u.document] = !left.has(u)
+		taken[u.document] = !left.take(u)
 	}
 	in, _ := cutOut(f.Data, func(document int) bool { return taken[document] })
 	v := p.ReadAccepted(File{Path: f.Path, Data: in.text})
@@ -171,8 +171,8 @@ func count(texts ...[]byte) tally {
 	return t
 }
 
-// has reports whether a document is left in the tally, and takes it out.
-func (t tally) has(u unit) bool {
+// take takes a document out of the tally, and reports whether it was there.
+func (t tally) take(u unit) bool {
 	if t[string(u.text)] == 0 {
 		return false
 	}
@@ -186,7 +186,7 @@ func Rest(data []byte, parts ...[]byte) []byte {
 	taken := count(parts...)
 	var rest []byte
 	for _, u := range units(data) {
-		if !taken.has(u) {
+		if !taken.take(u) {
 			rest = append(rest, u.text...)
 		}
 	}

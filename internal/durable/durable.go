@@ -152,20 +152,3 @@ func SyncDir(dir string) error {
 	}
 	return errors.Join(err, d.Close())
 }
-
-// SyncFS flushes the whole file system that holds dir: all content and all
-// names written before the call, by anybody. Its cost follows what is dirty
-// there. It is the cheapest way to make many new files durable at once.
-//
-// Errors of writing back are reported since Linux 5.8 (syncfs(2)); before
-// that, SyncFS fails only when dir cannot be opened.
-func SyncFS(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err = unix.Syncfs(int(d.Fd())); err != nil {
-		err = &fs.PathError{Op: "syncfs", Path: dir, Err: err}
-	}
-	return errors.Join(err, d.Close())
-}
