@@ -130,6 +130,8 @@
 //	                    nothing failed, the commit To is applied (Inventory.Applied)
 //	drift               likewise, with Outcome drifted, too, with Error
 //	prune               likewise, with Outcome pruned or failed
+//	rollout             nothing; Took is from the beginning of the change until the
+//	                    switches had it, Error which of them have not
 //	damaged             no tree is accounted for any more
 //	checkpoint          all of it, in place of what was known
 //	expired             the records up to Expired.Last are gone (Inventory.Expired)

@@ -277,7 +277,7 @@ func TestObjectsSorted(t *testing.T) {
 func randomRecord(r *rand.Rand) Record {
 	pick := func(s ...string) string { return s[r.IntN(len(s))] }
 	steps := []Step{StepPull, StepManaged, StepDrop, StepReject, StepIngest, StepCommit, StepReplan, StepPush, StepApply,
-		StepPrune, StepRecovered, StepFault, StepStart, StepDamaged}
+		StepPrune, StepRollout, StepRecovered, StepFault, StepStart, StepDamaged}
 	rec := Record{
 		Time: day.Add(time.Duration(r.IntN(1e9)) * time.Millisecond), Step: steps[r.IntN(len(steps))],
 		Repository: pick("", "a", "b"), Fabric: pick("", "f", "f", "g"), To: pick("", "c1", "c2", "c3"),

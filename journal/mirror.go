@@ -25,6 +25,7 @@ var messageIDs = map[Step]string{
 	StepApply:     "2259c5869e3a4a3a8eea5fef89d6930a",
 	StepDrift:     "f0fc46e2a1eb4a42806ba78a1492107f",
 	StepPrune:     "04638442171e4a75a14371072e710eea",
+	StepRollout:   "9371d31b322143ab82b556701dda46c0",
 	StepRecovered: "b0ce778b35f54561877129a8d38adfd9",
 	StepFault:     "1fee0624cea0485192094af4ebf02eb3",
 	StepClear:     "8766b4004f974a348b54324d6138b175",

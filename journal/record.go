@@ -47,6 +47,10 @@ const (
 	StepDrift Step = "drift"
 	// StepPrune: objects that had left managed/ were deleted in the cluster.
 	StepPrune Step = "prune"
+	// StepRollout: the agents of all switches have applied the configuration
+	// that the change of the cluster to the commit To led to, Took after that
+	// began; or have not, as Error says, and are not waited for any longer.
+	StepRollout Step = "rollout"
 )
 
 // Steps outside of the order.

@@ -39,6 +39,8 @@ func (r *Record) sentence() string {
 			return string(r.Step) + " failed: " + r.Error
 		case StepApply:
 			return "apply of " + short(r.To) + " failed: " + r.Error
+		case StepRollout:
+			return "rollout of " + short(r.To) + " is not through: " + r.Error
 		case StepPush:
 			return "push to " + branch + " failed: " + r.Error
 		case StepFault:
@@ -93,6 +95,8 @@ func (r *Record) sentence() string {
 		s = "drift" + r.drift()
 	case StepPrune:
 		s = "prune" + r.tally()
+	case StepRollout:
+		s = "rolled out " + short(r.To) + " to the switches"
 	case StepRecovered:
 		s = "the inventory did not agree with managed/ in git and follows it again" + r.tally()
 	case StepClear:

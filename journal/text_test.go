@@ -84,6 +84,8 @@ func life() [][]Record {
 		{{Step: StepApply, Fabric: "fabric-1", To: c["ingested-2"], Error: "the API server does not answer"}},
 		{{Step: StepPrune, Fabric: "fabric-1", Objects: []Object{live("Switch", "leaf-02", Created, Failed, "is in use")}}},
 		{{Step: StepPrune, Fabric: "fabric-1", Objects: []Object{live("Switch", "leaf-02", Created, Pruned, "")}}},
+		{{Step: StepRollout, Fabric: "fabric-1", To: c["ingested-2"], Note: "leaf-01, spine-01 applied what it led to", Took: 12300 * time.Millisecond}},
+		{{Step: StepRollout, Fabric: "fabric-1", To: c["ingested-2"], Error: "leaf-01 has applied generation 4 of 5", Took: 30 * time.Minute}},
 		{{Step: StepAside, Fabric: "fabric-1", File: &File{Path: dir + "managed/switches/leaf-01.yaml", Kept: dir + "unmanaged/leaf-01.yaml"}}},
 		{{Step: StepAside, Repository: "site-a", Note: "the remote moved on without this commit"}},
 		{{Step: StepExpired, Expired: &Expired{First: 1, Last: 41_000, Segments: 2, Bytes: 33 << 20}}},

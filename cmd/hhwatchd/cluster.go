@@ -70,6 +70,10 @@ type cluster struct {
 	health  clusterHealth
 	met     time.Time     // when it last did what it was asked
 	ailing  chan struct{} // asks for a check
+
+	generations map[string]int64 // of the switches' agents, when last seen; nil before that; not changed in place
+	rollouts    []*rollout       // that are waited for
+	rolling     chan struct{}    // there is a new one
 }
 
 func newCluster(r *repository, f *fabric) *cluster {
@@ -78,6 +82,7 @@ func newCluster(r *repository, f *fabric) *cluster {
 		pending: map[string]bool{}, broken: map[string]string{}, missed: true,
 		read: map[string]managedFile{}, suspects: map[string]bool{}, drifts: map[string]string{}, fights: fights{},
 		wake: make(chan struct{}, 1), ailing: make(chan struct{}, 1),
+		rolling: make(chan struct{}, 1),
 	}
 }
 
@@ -182,6 +187,9 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 	t.progress = c.pulse.through(t.progress)
 	rep := applyReport{Commit: string(t.commit)}
 	start := time.Now()
+	c.mu.Lock()
+	before := c.generations
+	c.mu.Unlock()
 	err := c.steps(ctx, t, &rep)
 	for pass := 1; err == nil && pass <= morePasses && rep.moved && len(c.pending) > 0; pass++ {
 		// What was refused for the want of another object may be taken now.
@@ -190,6 +198,9 @@ func (c *cluster) bring(ctx context.Context, t target) applyReport {
 		err = c.steps(ctx, t, &rep)
 	}
 	rep.Took = time.Since(start)
+	if rep.changed {
+		c.await(&rollout{cycle: t.cycle, commit: string(t.commit), began: start, ended: time.Now(), before: before})
+	}
 	if ctx.Err() != nil || errors.Is(err, fs.ErrClosed) {
 		// We stop, or the clone is made again: then there is a new target soon.
 		rep.Error, c.missed = "stopped", true
@@ -283,6 +294,7 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 		p := res.Object.Path
 		rep.Objects[string(res.Outcome)]++
 		rep.moved = rep.moved || res.Outcome == apply.Created || res.Outcome == apply.Configured
+		rep.changed = rep.changed || rep.moved
 		delete(c.broken, p)
 		delete(c.drifts, p)
 		o := journal.Object{

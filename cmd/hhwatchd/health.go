@@ -50,8 +50,8 @@ func (h *clusterHealth) lagsSince(a apply.Agent, now time.Time) time.Time {
 }
 
 // stayHealthy checks the cluster every two minutes, and when something went
-// wrong with it or was put right, until ctx is done. It has a connection and a
-// goroutine of its own: applying does not wait for it.
+// wrong with it or was put right, and follows rollouts, until ctx is done. It
+// has a connection and a goroutine of its own: applying does not wait for it.
 func (c *cluster) stayHealthy(ctx context.Context) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
@@ -61,37 +61,55 @@ func (c *cluster) stayHealthy(ctx context.Context) {
 			api.Close()
 		}
 	}()
-	for {
+	for check := true; ; {
 		err := error(nil)
 		if api == nil {
 			api, err = c.fabric.cfg.Cluster.connect()
 		}
 		var found apply.Health
-		if err == nil {
+		if err == nil && check {
 			found, err = api.Check(ctx, kindsOf(c.fabric.cfg.kinds()), c.fabric.cfg.Prune)
 		}
 		var agents []apply.Agent
+		asked := time.Now()
 		if err == nil {
 			agents, err = api.Agents(ctx)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		c.noteHealth(found, agents, err)
+		if check {
+			c.noteHealth(found, err)
+		}
+		again := c.waiting()
+		if err == nil {
+			c.noteAgents(agents)
+			again = c.follow(agents, asked)
+		}
+		var look <-chan time.Time
+		if again > 0 {
+			look = time.After(again)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			check = true
 		case <-c.ailing:
+			check = true
+		case <-c.rolling:
+			check = false
+		case <-look:
+			check = false
 		}
 	}
 }
 
 // noteHealth enters what a check found, and logs it when that is news.
-func (c *cluster) noteHealth(found apply.Health, agents []apply.Agent, err error) {
-	h := clusterHealth{Checked: time.Now(), Agents: len(agents)}
+func (c *cluster) noteHealth(found apply.Health, err error) {
 	c.mu.Lock()
 	was := c.health
+	h := clusterHealth{Checked: time.Now(), Agents: was.Agents, Lagging: was.Lagging}
 	if err != nil {
 		h = was
 		h.Checked, h.Error = time.Now(), err.Error()
@@ -106,17 +124,26 @@ func (c *cluster) noteHealth(found apply.Health, agents []apply.Agent, err error
 			h.Lacks = append(h.Lacks, k.Problems()...)
 		}
 		slices.Sort(h.Absent)
-		for _, a := range agents {
-			if a.Applied < a.Generation {
-				h.Lagging = append(h.Lagging, laggingAgent{a.Name, a.Generation, a.Applied, was.lagsSince(a, h.Checked)})
-			}
-		}
 	}
 	c.health = h
 	c.mu.Unlock()
 	if !slices.Equal(was.Lacks, h.Lacks) && len(h.Lacks) > 0 {
 		c.repo.log.Warn(c.fabric.cfg.Name + "  the cluster lacks " + strings.Join(few(h.Lacks), "; "))
 	}
+}
+
+// noteAgents enters how far the switches are.
+func (c *cluster) noteAgents(agents []apply.Agent) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generations = generations(agents)
+	var lagging []laggingAgent
+	for _, a := range agents {
+		if a.Applied < a.Generation {
+			lagging = append(lagging, laggingAgent{a.Name, a.Generation, a.Applied, c.health.lagsSince(a, time.Now())})
+		}
+	}
+	c.health.Agents, c.health.Lagging = len(agents), lagging
 }
 
 // ail asks for a check soon.

@@ -96,6 +96,7 @@ func (c *cluster) prune(ctx context.Context, t target, has map[apply.Key]string,
 	pruned := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name, Step: journal.StepPrune, To: string(t.commit)}
 	err = c.api.Prune(ctx, gone, func(res apply.Result) {
 		rep.Objects[string(res.Outcome)]++
+		rep.changed = rep.changed || res.Outcome == apply.Pruned
 		o := journal.Object{Group: res.Group, Kind: res.Kind, Namespace: res.Namespace, Name: res.Name, Outcome: string(res.Outcome)}
 		if res.Outcome == apply.Deleting {
 			c.deleting = true // asked again later

@@ -103,7 +103,8 @@ type applyReport struct {
 	Error   string         `json:"error,omitempty"`
 	Took    time.Duration  `json:"tookNanoseconds,omitempty"`
 
-	moved bool // the last pass changed something in the cluster
+	moved   bool // the last pass changed something in the cluster
+	changed bool // some pass did, or a prune
 }
 
 // failed reports whether anything in the cycle needs a person's eye: it
