@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package apply
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/hhwatchd/hhwatchd/test/kube"
+)
+
+// whoami asks the API server who it takes us for.
+func whoami(t testing.TB, c *Cluster) string {
+	conn, err := c.connection()
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	data, err := conn.raw.Post().AbsPath("/apis/authentication.k8s.io/v1/selfsubjectreviews").
+		SetHeader("Content-Type", "application/json").
+		Body([]byte(`{"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}`)).DoRaw(t.Context())
+	var review struct {
+		Status struct{ UserInfo struct{ Username string } }
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &review)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return review.Status.UserInfo.Username
+}
+
+// user returns what a kubeconfig says of its cluster and its user, with
+// contents in the place of files.
+func user(t testing.TB, kubeconfig string) (clientcmdapi.Cluster, clientcmdapi.AuthInfo) {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(kubeconfig)
+	if err == nil {
+		err = clientcmdapi.FlattenConfig(config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	context := config.Contexts[config.CurrentContext]
+	return *config.Clusters[context.Cluster], *config.AuthInfos[context.AuthInfo]
+}
+
+// TestRotated has several ways to API servers at once, with credentials in
+// files, of which one way's are replaced: a client certificate, and a token and
+// CA as a pod finds them. Each cluster is asked with its own, and the next
+// operation is with the new ones.
+func TestRotated(t *testing.T) {
+	s := testServer(t)
+	proxy := kube.NewProxy(t, s)
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		// As a kubelet or cert-manager's CSI driver does it: the file is another one.
+		if err := os.WriteFile(name+".new", data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(name+".new", name); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	open := func(name string, cluster clientcmdapi.Cluster, user clientcmdapi.AuthInfo) *Cluster {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		writeKubeconfig(t, file, cluster, user)
+		c, err := Connect(Config{Kubeconfig: file, Namespace: "default"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return c
+	}
+	server, ours := user(t, s.Kubeconfig)
+	_, admin := user(t, s.AdminKubeconfig)
+	front, _ := user(t, proxy.Kubeconfig)
+
+	byCert := open("cert.kubeconfig", server, clientcmdapi.AuthInfo{
+		ClientCertificate: write("client.crt", ours.ClientCertificateData), ClientKey: write("client.key", ours.ClientKeyData)})
+	byToken := open("token.kubeconfig",
+		clientcmdapi.Cluster{Server: front.Server, CertificateAuthority: write("ca.crt", server.CertificateAuthorityData)},
+		clientcmdapi.AuthInfo{TokenFile: write("token", []byte("old"))})
+	stays := open("admin.kubeconfig", server, admin)
+	name := whoami(t, stays)
+
+	if _, err := byToken.Agents(t.Context()); err == nil {
+		t.Error("the proxy is trusted by the CA of another server")
+	}
+	write("ca.crt", front.CertificateAuthorityData)
+	if _, err := byToken.Agents(t.Context()); err == nil {
+		t.Error("the wrong token is accepted")
+	}
+	write("token", []byte("t0ken\n"))
+	proxy.As("somebody")
+	check := func(when, wantCert string) {
+		t.Helper()
+		var each sync.WaitGroup
+		for range 5 {
+			for c, want := range map[*Cluster]string{byCert: wantCert, byToken: "somebody", stays: name} {
+				each.Go(func() {
+					if got := whoami(t, c); got != want {
+						t.Errorf("%s: the server of %s takes us for %q, want %q", when, c.cfg.Kubeconfig, got, want)
+					}
+				})
+			}
+		}
+		each.Wait()
+	}
+	check("first", "hhwatchd")
+	write("client.crt", admin.ClientCertificateData)
+	if _, err := byCert.connection(); err == nil {
+		t.Error("a certificate is accepted with the key of another one")
+	}
+	write("client.key", admin.ClientKeyData)
+	check("with another certificate", name)
+	if name == "hhwatchd" || name == "" {
+		t.Errorf("the administrator is called %q", name)
+	}
+}
