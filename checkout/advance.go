@@ -131,6 +131,7 @@ type job struct {
 	splices []splice
 	added   map[string]bool // paths that were not in the index
 	cone    *cone           // what is to be in the work tree
+	fresh   bool            // there was no index that could be read
 	passed  []oid           // trees that unfinished moves were to
 	asides  []Aside
 	failed  []error

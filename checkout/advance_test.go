@@ -308,6 +308,29 @@ func TestRestore(t *testing.T) {
 	w.clean()
 }
 
+// TestRestoreWithoutIndex: an index that is made anew has all files, also where
+// Restore, which is asked for some only, finds that it is gone.
+func TestRestoreWithoutIndex(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.opts.Inputs = []string{"f1/raw"}
+	w.personPushes(map[string]string{"README": "1", "docs/x": "1", "f1/managed/a": "1", "f1/raw/.gitkeep": "1"})
+	c := w.clone()
+	if err := os.Remove(filepath.Join(w.dir, ".git/index")); err != nil {
+		t.Fatal(err)
+	}
+	save(t, w.dir, map[string]string{"f1/raw/new.yaml": "dropped", "docs/x": "edited"})
+	asides, err := c.Restore(w.ctx(), []string{"f1/managed"})
+	if err != nil || len(asides) != 1 || asides[0].Path != "docs/x" {
+		t.Errorf("set aside %v, %v", asides, err)
+	}
+	w.advance(c, w.head(c))
+	if got, want := git(t, w.dir, "status", "--short"), "?? f1/raw/new.yaml"; got != want {
+		t.Errorf("git status %q, want %q", got, want)
+	}
+	w.has(map[string]string{"README": "1", "docs/x": "1", "f1/managed/a": "1", "f1/raw/new.yaml": "dropped"})
+}
+
 // TestStaged: what a person staged stays, unless the commit wants that path.
 func TestStaged(t *testing.T) {
 	t.Parallel()

@@ -18,8 +18,8 @@ func (j *job) compare(tree oid) error {
 	ix, err := readIndex(j.c.indexPath(), j.c.atIndex)
 	// An index that is not there, is damaged, or of a kind that is not
 	// understood, is built anew: what the files hold then decides.
-	fresh := errors.Is(err, errIndex) || errors.Is(err, fs.ErrNotExist)
-	if err != nil && !fresh {
+	j.fresh = errors.Is(err, errIndex) || errors.Is(err, fs.ErrNotExist)
+	if err != nil && !j.fresh {
 		return err
 	}
 	j.ix = ix
@@ -29,7 +29,7 @@ func (j *job) compare(tree oid) error {
 	}
 	j.changes = d.changes
 	j.unfinished(tree)
-	if len(j.changes) == 0 && !fresh {
+	if len(j.changes) == 0 && !j.fresh {
 		return nil
 	}
 	for i := range j.changes {
@@ -47,7 +47,7 @@ func (j *job) compare(tree oid) error {
 	err = j.c.repo.diff(base, tree, "", func(path string, old, new treeEntry) (bool, error) {
 		if old.mode != modeDir && new.mode != modeDir {
 			was[path] = old
-			if fresh && new.mode == 0 {
+			if j.fresh && new.mode == 0 {
 				// Nothing else tells that it is to go.
 				j.changes = append(j.changes, change{path: path})
 			}
@@ -57,7 +57,7 @@ func (j *job) compare(tree oid) error {
 	if err != nil {
 		return nil
 	}
-	j.attribute(was, fresh)
+	j.attribute(was)
 	return nil
 }
 
@@ -68,7 +68,7 @@ func (j *job) compare(tree oid) error {
 // was has what differs between the commit that the index was brought to and
 // the tree that is wanted. A fresh index has nothing to tell; then was is what
 // the files should hold.
-func (j *job) attribute(was map[string]treeEntry, fresh bool) {
+func (j *job) attribute(was map[string]treeEntry) {
 	ix := j.ix
 	var headTree oid
 	if id, err := j.c.repo.ref("HEAD"); err == nil && id != (oid{}) {
@@ -82,7 +82,7 @@ func (j *job) attribute(was map[string]treeEntry, fresh bool) {
 		if !wanted {
 			old = treeEntry{mode: ch.mode, id: ch.id}
 		}
-		if fresh {
+		if j.fresh {
 			ch.known = old.id
 			continue
 		}

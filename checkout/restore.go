@@ -54,8 +54,10 @@ func (c *Clone) restore(ctx context.Context, dirs []string) (_ []Aside, err erro
 	if err := j.depart(head); err != nil {
 		return nil, err
 	}
-	// First where the index itself is not as the branch.
-	if err := j.bringAll(ctx, func(ch change) bool { return inside(ch.path) || c.rebooted && j.undone(ch.path) }); err != nil {
+	// First where the index itself is not as the branch. A fresh index has to
+	// have all of it: what it lacked would be taken for staged deletions later.
+	wanted := func(ch change) bool { return j.fresh || inside(ch.path) || c.rebooted && j.undone(ch.path) }
+	if err := j.bringAll(ctx, wanted); err != nil {
 		return j.asides, err
 	}
 	seen := make(map[int]bool)

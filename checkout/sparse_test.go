@@ -86,6 +86,9 @@ func TestSparseByConfig(t *testing.T) {
 	c.Close()
 	w.opts.Sparse = nil
 	c = w.open()
+	if asides, err := c.Restore(w.ctx(), []string{"fabrics/f1/managed"}); err != nil || len(asides) > 0 {
+		t.Errorf("restored %v, %v", asides, err)
+	}
 	w.advance(c, w.head(c))
 	w.clean()
 	w.has(map[string]string{"fabrics/f4/x": "6", "fabrics/f3/x": "6", "fabrics/f2/managed/a": "5"})
