@@ -53,9 +53,13 @@ func newGate() *gate {
 	return &gate{limit: inFlight, ceiling: inFlight, freed: make(chan struct{})}
 }
 
-// enter waits until one more may pass; leave is to be called then.
+// enter waits until one more may pass; leave is to be called then. After an
+// error it is not: no place was taken.
 func (g *gate) enter(ctx context.Context) error {
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		g.mu.Lock()
 		pause := time.Until(g.until)
 		if pause <= 0 && g.busy < g.limit {
@@ -63,7 +67,7 @@ func (g *gate) enter(ctx context.Context) error {
 				g.began = time.Now()
 			}
 			g.mu.Unlock()
-			return context.Cause(ctx)
+			return nil
 		}
 		freed := g.freed
 		g.waited = true

@@ -5,6 +5,7 @@ package apply
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,26 @@ func TestGate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGateCancelled has calls end early: what did not pass holds no place.
+func TestGateCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := &connection{gate: newGate()}
+		down := errors.New("down")
+		for range 2 * mostInFlight {
+			err := each(t.Context(), conn, make([]int, 50), func(context.Context, int) error {
+				time.Sleep(time.Millisecond)
+				return down
+			})
+			if err != down {
+				t.Fatal(err)
+			}
+		}
+		if conn.gate.busy != 0 {
+			t.Errorf("%d places are taken, and nobody is there", conn.gate.busy)
+		}
+	})
 }
 
 // TestGateRefused has a server ask for a pause, and then take all again.
