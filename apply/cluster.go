@@ -52,8 +52,17 @@ func init() {
 // Config says which cluster to work on.
 type Config struct {
 	Kubeconfig string // path of the kubeconfig file
+	InCluster  bool   // instead: as a pod reaches its own cluster, see rest.InClusterConfig
 	Context    string // context in it; empty: its current context
 	Namespace  string // the fabric's namespace, in which Check looks at rights
+}
+
+// origin names what the connection is made of, for errors.
+func (cfg *Config) origin() string {
+	if cfg.InCluster {
+		return "the pod's service account"
+	}
+	return "kubeconfig " + cfg.Kubeconfig
 }
 
 // A Cluster is a Kubernetes cluster. Its methods may be called from several
@@ -132,7 +141,7 @@ func (c *Cluster) watched() *Watch {
 // A connection is the clients made from one reading of the kubeconfig.
 type connection struct {
 	server                string // the API server's URL
-	kubeconfig            string
+	origin                string // see Config.origin
 	readLimit, writeLimit time.Duration
 	sources               []source
 	transport             http.RoundTripper
@@ -170,10 +179,10 @@ func (conn *connection) current() bool {
 }
 
 func open(cfg Config) (*connection, error) {
-	conn := &connection{kubeconfig: cfg.Kubeconfig, readLimit: readLimit, writeLimit: writeLimit, gate: newGate()}
+	conn := &connection{origin: cfg.origin(), readLimit: readLimit, writeLimit: writeLimit, gate: newGate()}
 	config, err := conn.load(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
+		return nil, fmt.Errorf("%s: %w", conn.origin, err)
 	}
 	config.UserAgent = userAgent()
 	config.QPS = -1 // fairness between clients is the API server's business
@@ -191,51 +200,36 @@ func open(cfg Config) (*connection, error) {
 
 	url, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
+		return nil, fmt.Errorf("%s: %w", conn.origin, err)
 	}
 	// Only what tells servers apart, and no user:password@.
 	conn.server = url.Scheme + "://" + url.Host
 
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
+		return nil, fmt.Errorf("%s: %w", conn.origin, err)
 	}
 	conn.transport = client.Transport
 	conn.raw, err = rest.UnversionedRESTClientForConfigAndClient(config, client)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
+		return nil, fmt.Errorf("%s: %w", conn.origin, err)
 	}
 	conn.dynamic = dynamic.New(conn.raw)
 	if conn.metadata, err = metadata.NewForConfig(watches); err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
+		return nil, fmt.Errorf("%s: %w", conn.origin, err)
 	}
 	return conn, nil
 }
 
-// load reads the kubeconfig and the files that it names.
+// load finds out how the cluster is reached, and reads the files that this names.
 func (conn *connection) load(cfg Config) (*rest.Config, error) {
-	if _, err := conn.read(cfg.Kubeconfig); err != nil {
-		if pe, ok := errors.AsType[*os.PathError](err); ok {
-			err = pe.Err // the path is said already
-		}
-		return nil, err
+	var config *rest.Config
+	var err error
+	if cfg.InCluster {
+		config, err = rest.InClusterConfig()
+	} else {
+		config, err = conn.loadKubeconfig(cfg)
 	}
-	// Should the file change between the two readings, current will say so.
-	file, err := clientcmd.LoadFromFile(cfg.Kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	if err := clientcmd.ResolveLocalPaths(file); err != nil {
-		return nil, err
-	}
-	name := cmp.Or(cfg.Context, file.CurrentContext)
-	if name == "" {
-		return nil, errors.New("it has no current-context, and the configuration names no context")
-	}
-	if file.Contexts[name] == nil {
-		return nil, fmt.Errorf("it has no context %q", name)
-	}
-	config, err := clientcmd.NewNonInteractiveClientConfig(*file, name, &clientcmd.ConfigOverrides{}, nil).ClientConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -269,6 +263,31 @@ func (conn *connection) load(cfg Config) (*rest.Config, error) {
 		config.BearerTokenFile = ""
 	}
 	return config, nil
+}
+
+func (conn *connection) loadKubeconfig(cfg Config) (*rest.Config, error) {
+	if _, err := conn.read(cfg.Kubeconfig); err != nil {
+		if pe, ok := errors.AsType[*os.PathError](err); ok {
+			err = pe.Err // the path is said already
+		}
+		return nil, err
+	}
+	// Should the file change between the two readings, current will say so.
+	file, err := clientcmd.LoadFromFile(cfg.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	if err := clientcmd.ResolveLocalPaths(file); err != nil {
+		return nil, err
+	}
+	name := cmp.Or(cfg.Context, file.CurrentContext)
+	if name == "" {
+		return nil, errors.New("it has no current-context, and the configuration names no context")
+	}
+	if file.Contexts[name] == nil {
+		return nil, fmt.Errorf("it has no context %q", name)
+	}
+	return clientcmd.NewNonInteractiveClientConfig(*file, name, &clientcmd.ConfigOverrides{}, nil).ClientConfig()
 }
 
 // userAgent is the name that the API server's audit log and metrics show.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -127,5 +128,26 @@ func TestRotated(t *testing.T) {
 	check("with another certificate", name)
 	if name == "hhwatchd" || name == "" {
 		t.Errorf("the administrator is called %q", name)
+	}
+}
+
+// TestInCluster looks for a service account where there is none. (Its files have
+// fixed paths; that a token and a CA in files are taken up when they are
+// rotated is in TestRotated.)
+func TestInCluster(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	_, err := Connect(Config{InCluster: true})
+	if want := "the pod's service account: unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and"; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("outside of a pod: %v, want %s", err, want)
+	}
+	const token = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+	if _, err := os.Stat(token); err == nil {
+		t.Skip("this is a pod")
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+	t.Setenv("KUBERNETES_SERVICE_PORT", "1")
+	_, err = Connect(Config{InCluster: true})
+	if want := "the pod's service account: open " + token + ": no such file or directory"; err == nil || err.Error() != want {
+		t.Errorf("in a pod without a service account: %v, want %s", err, want)
 	}
 }

@@ -28,7 +28,7 @@ func (conn *connection) judge(ctx context.Context, err error, limit time.Duratio
 		return context.Cause(ctx), nil
 
 	case apierrors.IsUnauthorized(err):
-		return fmt.Errorf("cluster %s does not accept the credentials in %s (expired or revoked?): %w", conn.server, conn.kubeconfig, oneLine(err)), nil
+		return fmt.Errorf("cluster %s does not accept the credentials in %s (expired or revoked?): %w", conn.server, strings.TrimPrefix(conn.origin, "kubeconfig "), oneLine(err)), nil
 
 	case apierrors.IsTooManyRequests(err):
 		return fmt.Errorf("cluster %s is overloaded: %w", conn.server, oneLine(err)), nil

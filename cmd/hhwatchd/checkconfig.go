@@ -278,6 +278,11 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 		v.fail(key("cluster", "apply"), "%q is not one of remote and committed", a)
 	}
 	switch k := f.Cluster.Kubeconfig; {
+	case f.Cluster.InCluster && k != "":
+		v.fail(key("cluster", "inCluster"), "there is kubeconfig too; one of them counts, remove the other")
+	case f.Cluster.InCluster && f.Cluster.Context != "":
+		v.fail(key("cluster", "context"), "a context is one of a kubeconfig; remove it, or inCluster")
+	case f.Cluster.InCluster:
 	case k == "":
 		v.fail(key("cluster", "kubeconfig"), "missing; name the kubeconfig file")
 	case !filepath.IsAbs(k):

@@ -545,7 +545,7 @@ func (c *cluster) fill(fs *fabricStatus) {
 	defer c.mu.Unlock()
 	fs.Cluster = c.status.Cluster
 	if fs.Cluster == "" {
-		fs.Cluster = c.fabric.cfg.Cluster.Kubeconfig
+		fs.Cluster = cmp.Or(c.fabric.cfg.Cluster.Kubeconfig, "in-cluster")
 	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
 	fs.Drifts, fs.Unwatched = c.status.Drifts, c.status.Unwatched

@@ -271,6 +271,9 @@ func (f *FabricConfig) kinds() []ingest.Kind {
 type ClusterConfig struct {
 	// Kubeconfig is the file to read; it is read again when it changes.
 	Kubeconfig string `yaml:"kubeconfig"`
+	// InCluster stands in the place of Kubeconfig where hhwatchd runs in a pod
+	// of that cluster: it goes by the pod's service account.
+	InCluster bool `yaml:"inCluster"`
 	// Context is the context to use; empty means the file's current one.
 	Context string `yaml:"context"`
 	// Namespace is the fabric's own namespace. Default: default.

@@ -161,6 +161,10 @@ func TestConfigErrors(t *testing.T) {
 			`c.yaml:10: repositories[0].fabrics[1].path: "fabrics/f/g" overlaps "fabrics/f" of fabric f`}},
 		{"no kubeconfig", "path: fabrics/f", "path: fabrics/f\n        cluster: {namespace: x}", []string{
 			"c.yaml:9: repositories[0].fabrics[0].cluster.kubeconfig: missing"}},
+		{"two ways in", "path: fabrics/f", "path: fabrics/f\n        cluster: {kubeconfig: /k, inCluster: true}", []string{
+			"c.yaml:9: repositories[0].fabrics[0].cluster.inCluster: there is kubeconfig too"}},
+		{"context without a kubeconfig", "path: fabrics/f", "path: fabrics/f\n        cluster: {context: c, inCluster: true}", []string{
+			"c.yaml:9: repositories[0].fabrics[0].cluster.context: a context is one of a kubeconfig"}},
 		{"journal", "stateDir: /s", "stateDir: /s\njournal:\n  maxAge: 1m\n  maxSize: 1MiB", []string{
 			"c.yaml:4: journal.maxAge: 1m0s is below one hour", "c.yaml:5: journal.maxSize: 1 MiB is below 64 MiB"}},
 		{"kinds", "path: fabrics/f", "path: fabrics/f\n        kinds:\n        - {group: example.org, kind: Widget, plural: widgets}\n        - {kind: Widget, plural: switches, version: v1}", []string{

@@ -160,7 +160,7 @@ func (s *schemas) followFirst(ctx context.Context, f *FabricConfig) {
 }
 
 func (c *ClusterConfig) connect() (*apply.Cluster, error) {
-	return apply.Connect(apply.Config{Kubeconfig: c.Kubeconfig, Context: c.Context, Namespace: c.Namespace})
+	return apply.Connect(apply.Config{Kubeconfig: c.Kubeconfig, InCluster: c.InCluster, Context: c.Context, Namespace: c.Namespace})
 }
 
 func kindsOf(allowed []ingest.Kind) []apply.Kind {
