@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+	pgparmor "github.com/ProtonMail/go-crypto/openpgp/armor"
 	pgp "github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/crypto/ssh"
@@ -233,13 +234,28 @@ func (a *allowed) refuses(commit []byte, when time.Time) string {
 			return "it has an OpenPGP signature, and no such keys are allowed"
 		}
 		// As of then: a key may sign until it expires.
-		at := &pgp.Config{Time: func() time.Time { return when }}
+		at := &pgp.Config{Time: func() time.Time { return signedAt(armor, when) }}
 		if _, err := openpgp.CheckArmoredDetachedSignature(a.keyring, bytes.NewReader(payload), strings.NewReader(armor), at); err != nil {
 			return fmt.Sprintf("its OpenPGP signature is not by an allowed key (%v)", err)
 		}
 		return ""
 	}
 	return "its signature is of a kind that is not known"
+}
+
+// signedAt is when an OpenPGP signature of a commit that was made at the time
+// when was made. git notes the time before it signs, and a person may have
+// had to type in a passphrase first.
+func signedAt(armor string, when time.Time) time.Time {
+	block, err := pgparmor.Decode(strings.NewReader(armor))
+	if err != nil {
+		return when
+	}
+	p, err := pgp.Read(block.Body)
+	if sig, ok := p.(*pgp.Signature); err == nil && ok && sig.CreationTime.After(when) {
+		return sig.CreationTime
+	}
+	return when
 }
 
 // The ref verifiedRef has what the remote-tracking branch was at when it was

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,7 +189,9 @@ func TestVerify(t *testing.T) {
 
 	// All kinds of keys.
 	person(rsa, "c", "by rsa")
-	command(t, env, desk, "git", "-c", "gpg.format=openpgp", "-c", "user.signingKey=key@example.net", "commit", "-q", "-S", "--allow-empty", "-m", "pgp")
+	// (A passphrase takes its time, and git's time is from before.)
+	committed := "GIT_COMMITTER_DATE=" + time.Now().Add(-20*time.Second).Format(time.RFC3339)
+	command(t, append(slices.Clone(env), committed), desk, "git", "-c", "gpg.format=openpgp", "-c", "user.signingKey=key@example.net", "commit", "-q", "-S", "--allow-empty", "-m", "pgp")
 	push()
 	w.advance(c, w.fetch(c))
 
