@@ -3,6 +3,7 @@
 package checkout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func (c *Clone) Advance(ctx context.Context, to Hash) ([]Aside, error) {
 	defer c.mu.Unlock()
 	asides, err := c.advance(ctx, to.id())
 	if err != nil {
-		err = fmt.Errorf("advancing %s to %s: %w", c.opts.Branch, cmpOr(string(to), "nothing"), err)
+		err = fmt.Errorf("advancing %s to %s: %w", c.opts.Branch, cmp.Or(string(to), "nothing"), err)
 	}
 	return asides, err
 }

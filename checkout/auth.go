@@ -3,6 +3,7 @@
 package checkout
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -93,14 +94,14 @@ func (h *httpRemote) authorize(ctx context.Context, req *http.Request) error {
 		if err != nil {
 			return err
 		}
-		req.SetBasicAuth(cmpOr(auth.Username, "git"), password)
+		req.SetBasicAuth(cmp.Or(auth.Username, "git"), password)
 	case auth.NetrcFile != "":
 		e, err := lookNetrc(auth.NetrcFile, req.URL.Hostname(), auth.Username)
 		if err != nil {
 			return err
 		}
 		if e != nil {
-			req.SetBasicAuth(cmpOr(e.login, cmpOr(auth.Username, "git")), e.password)
+			req.SetBasicAuth(cmp.Or(e.login, auth.Username, "git"), e.password)
 		}
 	}
 	return nil
@@ -149,7 +150,7 @@ func (a *Auth) certificateRefused(err error) error {
 
 // clientCertificate returns our certificate, for a server that asks for one.
 func (a *Auth) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	cert, err := tls.LoadX509KeyPair(a.ClientCertFile, cmpOr(a.ClientKeyFile, a.ClientCertFile))
+	cert, err := tls.LoadX509KeyPair(a.ClientCertFile, cmp.Or(a.ClientKeyFile, a.ClientCertFile))
 	if err != nil {
 		return nil, fmt.Errorf("reading auth.clientCertFile and auth.clientKeyFile: %w", err)
 	}

@@ -3,6 +3,7 @@
 package checkout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -282,7 +283,7 @@ func (c *Clone) create(ctx context.Context, git string) error {
 		if err != nil {
 			return c.remoteError("asking", err)
 		}
-		c.opts.Branch = cmpOr(branchName(l.head), "main")
+		c.opts.Branch = cmp.Or(branchName(l.head), "main")
 	}
 	if err := initRepository(beside, c.opts.Branch, false); err != nil {
 		return err

@@ -4,6 +4,7 @@ package checkout
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -166,7 +167,7 @@ func (b *batch) editTree(old oid, dir string, edits []edit) (oid, error) {
 // to is left out (fsck_ident): a name is never empty, and no time is before
 // 1970.
 func (sig Signature) text() string {
-	return fmt.Sprintf("%s <%s> %d %s", cmpOr(cleanName(sig.Name), "unknown"), cleanName(sig.Email),
+	return fmt.Sprintf("%s <%s> %d %s", cmp.Or(cleanName(sig.Name), "unknown"), cleanName(sig.Email),
 		max(sig.When.Unix(), 0), sig.When.Format("-0700"))
 }
 

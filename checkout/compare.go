@@ -3,6 +3,7 @@
 package checkout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -196,7 +197,7 @@ func (d *differ) dir(prefix string, lo, hi int, cached *cacheTree, id oid) (*cac
 			}
 			if end-i != 1 || d.ix.stage(i) != 0 || d.ix.mode(i) != e.mode || d.ix.id(i) != e.id {
 				if why := checkName(e.name); why != "" || len(path) > maxPath {
-					return nil, &UnsafePathError{path, cmpOr(why, "it is too long")}
+					return nil, &UnsafePathError{path, cmp.Or(why, "it is too long")}
 				}
 				d.changes = append(d.changes, change{path: path, lo: i, hi: end, mode: e.mode, id: e.id})
 			}

@@ -3,6 +3,7 @@
 package checkout
 
 import (
+	"cmp"
 	"container/heap"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func (c *Clone) Commit(h Hash) (Commit, error) {
 func (c *Clone) Log(from, to Hash) ([]Commit, error) {
 	commits, err := c.repo.between(from.id(), to.id())
 	if err != nil {
-		return nil, fmt.Errorf("listing the commits from %s to %s: %w", cmpOr(string(from), "the first"), to, err)
+		return nil, fmt.Errorf("listing the commits from %s to %s: %w", cmp.Or(string(from), "the first"), to, err)
 	}
 	out := make([]Commit, len(commits))
 	for i, commit := range commits {

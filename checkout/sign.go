@@ -4,6 +4,7 @@ package checkout
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -206,7 +207,7 @@ func (s *store) verifyCommit(id oid, allowed *allowed) error {
 		return err
 	}
 	if why := allowed.refuses(data, commit.Committer.When); why != "" {
-		return &UnverifiedError{hashOf(id), cmpOr(cleanName(commit.Author.Name), "nobody"), why}
+		return &UnverifiedError{hashOf(id), cmp.Or(cleanName(commit.Author.Name), "nobody"), why}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package checkout
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func (s *sshRemote) dial(ctx context.Context) (err error) {
 		return err
 	}
 	config := &ssh.ClientConfig{
-		User:              cmpOr(s.loc.user, cmpOr(s.auth.Username, "git")),
+		User:              cmp.Or(s.loc.user, s.auth.Username, "git"),
 		HostKeyCallback:   check.accept,
 		HostKeyAlgorithms: check.algorithms(addr),
 		ClientVersion:     "SSH-2.0-" + ourName,

@@ -4,6 +4,7 @@ package checkout
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -254,7 +255,7 @@ func (c *Clone) Irregular(h Hash, dir string) ([]Entry, error) {
 func (c *Clone) entries(h Hash, dir string, want func(Mode) bool) ([]Entry, error) {
 	e, err := c.repo.at(h, dir)
 	if err != nil {
-		return nil, fmt.Errorf("listing %s in %s: %w", cmpOr(dir, "the root"), h, err)
+		return nil, fmt.Errorf("listing %s in %s: %w", cmp.Or(dir, "the root"), h, err)
 	}
 	if e.mode != modeDir {
 		return nil, nil
@@ -281,16 +282,9 @@ func (c *Clone) entries(h Hash, dir string, want func(Mode) bool) ([]Entry, erro
 		dir += "/"
 	}
 	if err := walk(dir, e.id); err != nil {
-		return nil, fmt.Errorf("listing %s in %s: %w", cmpOr(dir, "the root"), h, err)
+		return nil, fmt.Errorf("listing %s in %s: %w", cmp.Or(dir, "the root"), h, err)
 	}
 	return out, nil
-}
-
-func cmpOr(s, or string) string {
-	if s == "" {
-		return or
-	}
-	return s
 }
 
 // TreeHash returns the name of the tree at the directory dir ("" is the root)
@@ -413,7 +407,7 @@ func (s *store) diff(a, b oid, dir string, fn func(path string, old, new treeEnt
 		if old == new {
 			continue
 		}
-		path := dir + cmpOr(old.name, new.name)
+		path := dir + cmp.Or(old.name, new.name)
 		descend, err := fn(path, old, new)
 		if err != nil {
 			return err
