@@ -222,7 +222,8 @@ func TestClusterAway(t *testing.T) {
 	if err := away.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	w.start()
+	w.launch(exec.Command(binary, "--config", w.config, "run")) // status is not well, as start would want it
+	w.eventually("the daemon's first look", func() error { _, err := os.Stat(w.raw("fabric-2")); return err })
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1001))
 	w.drop("fabric-2", "b.yaml", vpc("vpc-2", 1002))
 	w.inCluster(vpcs, "vpc-1")
