@@ -294,7 +294,9 @@ func (w *world) write(file, content string) {
 
 // runGit runs git in a directory with that input.
 func runGit(dir string, stdin []byte, args ...string) (string, error) {
-	cmd := exec.Command("git", append([]string{"-c", "safe.directory=*"}, args...)...)
+	// Without renames, as a rebase otherwise takes a new managed file for the
+	// raw one under another name, and what was said in raw/ is said there.
+	cmd := exec.Command("git", append([]string{"-c", "safe.directory=*", "-c", "merge.renames=false"}, args...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C", "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=Dana Dropper", "GIT_AUTHOR_EMAIL=dana@example.net",
