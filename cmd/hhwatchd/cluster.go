@@ -71,6 +71,8 @@ type cluster struct {
 	met     time.Time     // when it last did what it was asked
 	ailing  chan struct{} // asks for a check
 
+	resting map[apply.Key]time.Time // objects that others fight over, which are left as they are until then; not changed in place
+
 	generations map[string]int64 // of the switches' agents, when last seen; nil before that; not changed in place
 	rollouts    []*rollout       // that are waited for
 	rolling     chan struct{}    // there is a new one
@@ -521,6 +523,7 @@ func (c *cluster) finish(t target, rep *applyReport) {
 	c.status.Next = c.retry.Due()
 	c.status.Failed, c.status.Drifts, c.status.Held = rep.Failed, rep.Drifts, rep.Held
 	c.status.Deleting = slices.Clone(c.going)
+	c.resting = c.fights.rests(time.Now())
 	if rep.Error == "" && rep.Held == "" && len(rep.Failed)+len(rep.Drifts) == 0 {
 		c.status.Succeeded = time.Now()
 	}

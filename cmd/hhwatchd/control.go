@@ -13,10 +13,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/hhwatchd/hhwatchd/apply"
 	"github.com/hhwatchd/hhwatchd/journal"
 )
 
@@ -157,12 +159,28 @@ func (s *service) control(ctx context.Context, l net.Listener) {
 
 func (s *service) handleDiff(w http.ResponseWriter, q *http.Request) {
 	query := q.URL.Query()
-	diffs, err := diffFabrics(q.Context(), s.config(), s.book.inventory(), query.Get("fabric"), query.Get("object"))
+	diffs, err := diffFabrics(q.Context(), s.config(), s.book.inventory(), s.resting, query.Get("fabric"), query.Get("object"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	}
 	writeJSON(w, diffs)
+}
+
+// resting returns the objects of a fabric that are left as others have them,
+// because these do not give in, and until when.
+func (s *service) resting(fabric string) map[apply.Key]time.Time {
+	s.mu.Lock()
+	repos := slices.Clone(s.repos)
+	s.mu.Unlock()
+	for _, r := range repos {
+		if f := r.fabricNamed(fabric); f != nil && f.cluster != nil {
+			f.cluster.mu.Lock()
+			defer f.cluster.mu.Unlock()
+			return f.cluster.resting
+		}
+	}
+	return nil
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

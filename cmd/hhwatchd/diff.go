@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
@@ -42,6 +43,7 @@ type objectDiff struct {
 	Outcome string `json:"outcome"`         // created, configured, drifted, pruned, failed
 	Diff    string `json:"diff,omitempty"`  // unified, of YAML
 	Owned   bool   `json:"owned,omitempty"` // all that changes is that fields become hhwatchd's
+	Left    string `json:"left,omitempty"`  // why it would be left, although it is not as it was applied
 	Error   string `json:"error,omitempty"` // why it would fail
 }
 
@@ -130,7 +132,8 @@ func askDiff(ctx context.Context, cfg *Config, fabric, object string) ([]fabricD
 	if inv == nil {
 		return nil, noJournal(cfg, err)
 	}
-	return diffFabrics(ctx, cfg, inv, fabric, object)
+	nothing := func(string) map[apply.Key]time.Time { return nil } // without a daemon nobody fights
+	return diffFabrics(ctx, cfg, inv, nothing, fabric, object)
 }
 
 // trouble has diff's exit code for what cannot be told.
@@ -142,8 +145,9 @@ func trouble(err error) error {
 }
 
 // diffFabrics compares the fabrics that have a cluster, or one of them, or one
-// object of theirs.
-func diffFabrics(ctx context.Context, cfg *Config, inv *journal.Inventory, fabric, object string) ([]fabricDiff, error) {
+// object of theirs. resting tells for a fabric which objects are left as they
+// are, and until when.
+func diffFabrics(ctx context.Context, cfg *Config, inv *journal.Inventory, resting func(fabric string) map[apply.Key]time.Time, fabric, object string) ([]fabricDiff, error) {
 	diffs := []fabricDiff{}
 	known := object == ""
 	for i := range cfg.Repositories {
@@ -154,7 +158,7 @@ func diffFabrics(ctx context.Context, cfg *Config, inv *journal.Inventory, fabri
 				continue
 			}
 			d := fabricDiff{Fabric: f.Name, Objects: []objectDiff{}}
-			found, err := d.look(ctx, cfg, rc, f, inv, object)
+			found, err := d.look(ctx, cfg, rc, f, inv, resting(f.Name), object)
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil, &exitError{exitNone, fmt.Errorf("there is no clone of %s yet", rc.Name)}
 			} else if err != nil {
@@ -172,7 +176,7 @@ func diffFabrics(ctx context.Context, cfg *Config, inv *journal.Inventory, fabri
 
 // look compares one fabric. found says that it has the object that is asked
 // for, or is to be rid of it.
-func (d *fabricDiff) look(ctx context.Context, cfg *Config, rc *RepositoryConfig, f *FabricConfig, inv *journal.Inventory, object string) (found bool, err error) {
+func (d *fabricDiff) look(ctx context.Context, cfg *Config, rc *RepositoryConfig, f *FabricConfig, inv *journal.Inventory, resting map[apply.Key]time.Time, object string) (found bool, err error) {
 	clone, err := checkout.OpenReader(cfg.cloneDir(rc.Name), rc.Branch)
 	if err != nil {
 		return false, err
@@ -214,16 +218,25 @@ func (d *fabricDiff) look(ctx context.Context, cfg *Config, rc *RepositoryConfig
 		d.Unread, d.Held = nil, ""
 		objs, gone = named(objs, object), named(gone, object)
 	}
+	left := map[apply.Key]string{}
 	for i := range objs {
-		e, ok := inv.Get(f.Name, journal.Key(objs[i].Key()))
-		objs[i].ReportOnly = ok && f.Drift == driftReport && e.Applied.Blob == objs[i].Digest
+		o := &objs[i]
+		if e, ok := inv.Get(f.Name, journal.Key(o.Key())); !ok || e.Applied.Blob != o.Digest {
+			continue
+		}
+		if until := resting[o.Key()]; f.Drift == driftReport {
+			left[o.Key()] = "it is left so (drift: report)"
+		} else if time.Now().Before(until) {
+			left[o.Key()] = "it was changed each time that it was put right; it is left so until " + until.Local().Format(time.TimeOnly)
+		}
+		o.ReportOnly = left[o.Key()] != ""
 	}
 	api, err := f.Cluster.connect()
 	if err != nil {
 		return false, err
 	}
 	defer api.Close()
-	err = api.Diff(ctx, objs, gone, func(o apply.Difference) { d.Objects = append(d.Objects, newObjectDiff(f, o)) })
+	err = api.Diff(ctx, objs, gone, func(o apply.Difference) { d.Objects = append(d.Objects, newObjectDiff(f, o, left[o.Key()])) })
 	return len(objs)+len(gone) > 0, err
 }
 
@@ -238,9 +251,12 @@ func named(objs []apply.Object, s string) []apply.Object {
 	return out
 }
 
-func newObjectDiff(f *FabricConfig, o apply.Difference) objectDiff {
+func newObjectDiff(f *FabricConfig, o apply.Difference, left string) objectDiff {
 	key := journal.Key(o.Key())
 	d := objectDiff{Object: key.String(), Outcome: string(o.Outcome)}
+	if o.Outcome == apply.Drifted {
+		d.Left = left
+	}
 	was, now := "live/"+d.Object, "/dev/null"
 	if o.Path != "" {
 		d.Path = f.Path + "/" + o.Path
@@ -296,7 +312,7 @@ func printDiff(w io.Writer, diffs []fabricDiff, colour bool) error {
 			case o.Error != "":
 				say("%s would be refused: %s", o.Object, o.Error)
 			case o.Outcome == string(apply.Drifted):
-				say("%s is not as it was applied, and is left so (drift: report)", o.Object)
+				say("%s is not as it was applied; %s", o.Object, o.Left)
 			case o.Owned:
 				say("%s has the values that it should; hhwatchd would take over fields of others", o.Object)
 			default:

@@ -220,6 +220,18 @@ func (f fights) resting(k apply.Key, now time.Time) bool {
 	return g != nil && now.Before(g.until)
 }
 
+// rests returns the objects whose changes are left as they are for now, and
+// until when.
+func (f fights) rests(now time.Time) map[apply.Key]time.Time {
+	until := map[apply.Key]time.Time{}
+	for k, g := range f {
+		if now.Before(g.until) {
+			until[k] = g.until
+		}
+	}
+	return until
+}
+
 // left notes that a change was left, and says why; "" if it is not because of a
 // fight.
 func (f fights) left(k apply.Key, d *journal.Drift) string {

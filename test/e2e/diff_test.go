@@ -117,7 +117,7 @@ func TestDiffOfDrift(t *testing.T) {
 		[]byte(`{"spec": {"subnets": {"default": {"vlan": 2002}}}}`)); err != nil {
 		t.Fatal(err)
 	}
-	if out, code := w.hh("diff"); code != 1 || !strings.Contains(out, "VPC/vpc-1 is not as it was applied, and is left so (drift: report)") || !strings.Contains(out, "-      vlan: 2002") {
+	if out, code := w.hh("diff"); code != 1 || !strings.Contains(out, "VPC/vpc-1 is not as it was applied; it is left so (drift: report)") || !strings.Contains(out, "-      vlan: 2002") {
 		t.Errorf("diff, exit code %d:\n%s", code, out)
 	}
 }

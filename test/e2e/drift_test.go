@@ -128,6 +128,9 @@ func TestDriftRepaired(t *testing.T) {
 	if out, code := w.hh("status"); code != 1 || !strings.Contains(out, "DRIFTED managed/vpcs/vpc-1.yaml: ") {
 		t.Errorf("status: exit code %d\n%s", code, out)
 	}
+	if out, code := w.hh("diff"); code != 1 || !strings.Contains(out, "VPC/vpc-1 is not as it was applied; it was changed each time that it was put right; it is left so until ") {
+		t.Errorf("diff: exit code %d\n%s", code, out)
+	}
 	// A new text of the object is applied all the same, and ends it.
 	w.drop("fabric-1", "a.yaml", vpc("vpc-1", 1003))
 	w.liveVLAN("vpc-1", "1003")
