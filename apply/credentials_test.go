@@ -4,7 +4,10 @@ package apply
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -131,9 +134,61 @@ func TestRotated(t *testing.T) {
 	}
 }
 
-// TestInCluster looks for a service account where there is none. (Its files have
-// fixed paths; that a token and a CA in files are taken up when they are
-// rotated is in TestRotated.)
+// TestInPod finds the files of a pod where a kubelet puts them, which is a fixed
+// place: in a mount namespace of its own, in which this test runs again. (That
+// they are taken up when they are rotated is in TestRotated.)
+func TestInPod(t *testing.T) {
+	const account = "in-pod"
+	if os.Getenv("APPLY_TEST_IN_POD") != "" {
+		c, err := Connect(Config{InCluster: true, Namespace: "default"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if got, want := whoami(t, c), "system:serviceaccount:default:"+account; got != want {
+			t.Errorf("the server takes us for %q, want %q", got, want)
+		}
+		return
+	}
+	s := testServer(t)
+	if os.Getuid() != 0 {
+		t.Skip("mounting takes root")
+	}
+	const accounts = "/api/v1/namespaces/default/serviceaccounts"
+	if _, err := s.Do(http.MethodPost, accounts, "application/json", []byte(`{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "`+account+`"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := s.Do(http.MethodPost, accounts+"/"+account+"/token", "application/json", []byte(`{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}`))
+	var request struct{ Status struct{ Token string } }
+	if err == nil {
+		err = json.Unmarshal(answer, &request)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	server, _ := user(t, s.Kubeconfig)
+	for name, data := range map[string][]byte{"token": []byte(request.Status.Token), "ca.crt": server.CertificateAuthorityData} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at, err := url.Parse(server.Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-ec", `
+		mount -t tmpfs none /run
+		mkdir -p /var/run/secrets/kubernetes.io/serviceaccount
+		cp "$1"/* /var/run/secrets/kubernetes.io/serviceaccount
+		exec "$2" -test.v -test.run "^$3\$"`, "sh", dir, os.Args[0], t.Name())
+	cmd.Env = append(os.Environ(), "APPLY_TEST_IN_POD=1", "KUBERNETES_SERVICE_HOST="+at.Hostname(), "KUBERNETES_SERVICE_PORT="+at.Port())
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in the pod: %v\n%s", err, out)
+	}
+}
+
+// TestInCluster looks for a service account where there is none.
 func TestInCluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	_, err := Connect(Config{InCluster: true})
