@@ -159,7 +159,8 @@ const emptyAge = 24 * time.Hour
 // returned, to be buried; any other, one larger than max bytes included, goes
 // back under its own name as new input: the paths of those are returned. The
 // path that known is given, and that a spent file has, is that own name, below
-// dir (a very long one has been shortened).
+// dir (a very long one has been shortened). A spent file that still has its own
+// name as well keeps that one only.
 //
 // Sub-directories that have been empty for a day are removed; dir itself never
 // is.
@@ -207,6 +208,13 @@ func Sweep(dir string, max int64, known func(path string, data []byte) bool) (sp
 }
 
 func sweep(dir *os.File, name, own string, max int64, known func([]byte) bool) (f *File, back string, err error) {
+	// One file by both names: a power loss kept half of the renaming. Then it
+	// was not retired; it is no second file that was dropped since.
+	var st, st2 unix.Stat_t
+	if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		unix.Fstatat(int(dir.Fd()), own, &st2, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Dev == st2.Dev && st.Ino == st2.Ino {
+		return nil, "", unix.Unlinkat(int(dir.Fd()), name, 0)
+	}
 	h, err := hold(int(dir.Fd()), name, 0)
 	if errors.Is(err, ErrBusy) {
 		back, err = putBack(dir, name, own)

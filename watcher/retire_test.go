@@ -297,6 +297,26 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// A power loss in the middle of Retire can leave a file with both names. It is
+// one file, which was not retired.
+func TestSweepHalfRetired(t *testing.T) {
+	dir := t.TempDir()
+	leasable(t, dir)
+	write(t, dir, "x", "x")
+	f := mustRead(t, dir, "x")
+	if _, _, err := Retire([]*File{f}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(filepath.Join(dir, f.name), filepath.Join(dir, "x")); err != nil {
+		t.Fatal(err)
+	}
+	spent, restored, err := Sweep(dir, 7, func(string, []byte) bool { return true })
+	if len(spent) > 0 || len(restored) > 0 || err != nil {
+		t.Errorf("spent %v, restored %q, %v", spent, restored, err)
+	}
+	wantTree(t, dir, "x=x")
+}
+
 func TestSweepEmptyDirectories(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "used/x", "x")

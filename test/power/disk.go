@@ -413,12 +413,15 @@ func (d *Disk) After(loss Loss, rng *rand.Rand) Tree {
 
 	t := Tree{}
 	seen := map[*inode]File{} // one file has one content, whatever it is called
+	first := map[*inode]string{}
 	var visit func(p string, n *inode)
 	visit = func(p string, n *inode) {
 		f, ok := seen[n]
 		if !ok {
 			f = n.after(loss, rng)
-			seen[n] = f
+			seen[n], first[n] = f, p
+		} else if f.Mode.IsRegular() {
+			f.Same = first[n]
 		}
 		t[p] = f
 		entries := n.entries

@@ -23,6 +23,7 @@ type File struct {
 	Mode   fs.FileMode // type and permissions
 	Data   []byte      // of a regular file; shared, not to be changed
 	Target string      // of a symbolic link
+	Same   string      // another path at which this very file is; may be empty
 }
 
 // ReadTree reads the directory dir. Sockets, devices and pipes are left out.
@@ -62,8 +63,13 @@ func (t Tree) Write(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
+	var links []string
 	for _, p := range slices.Sorted(maps.Keys(t)) {
 		f, name := t[p], filepath.Join(dir, p)
+		if f.Same != "" {
+			links = append(links, p)
+			continue
+		}
 		var err error
 		switch f.Mode.Type() {
 		case fs.ModeDir:
@@ -77,6 +83,11 @@ func (t Tree) Write(dir string) error {
 			err = os.Chmod(name, f.Mode.Perm())
 		}
 		if err != nil {
+			return err
+		}
+	}
+	for _, p := range links {
+		if err := os.Link(filepath.Join(dir, t[p].Same), filepath.Join(dir, p)); err != nil {
 			return err
 		}
 	}
