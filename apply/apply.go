@@ -425,7 +425,9 @@ func (op *operation) page(ctx context.Context, b batch, opts metav1.ListOptions)
 	return op.resource(b).List(ctx, opts)
 }
 
-func (op *operation) patch(ctx context.Context, b batch, name string, body []byte) (*unstructured.Unstructured, error) {
+// patch applies one object. With dryRun set to [metav1.DryRunAll] the API server
+// forgets it again.
+func (op *operation) patch(ctx context.Context, b batch, name string, body []byte, dryRun ...string) (*unstructured.Unstructured, error) {
 	ctx, cancel := context.WithTimeout(ctx, op.conn.writeLimit)
 	defer cancel()
 	force := true
@@ -433,6 +435,7 @@ func (op *operation) patch(ctx context.Context, b batch, name string, body []byt
 		FieldManager:    Manager,
 		Force:           &force,
 		FieldValidation: metav1.FieldValidationStrict,
+		DryRun:          dryRun,
 	})
 }
 

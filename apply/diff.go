@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // A Difference is what [Cluster.Apply] or [Cluster.Prune] would do to an object
@@ -125,7 +124,7 @@ func (op *operation) foresee(ctx context.Context, b batch, t task, add func(Diff
 		default:
 			return op.refused(ctx, b, t, nil, err, add)
 		}
-		result, err := op.rehearse(ctx, b, t.Name, body)
+		result, err := op.patch(ctx, b, t.Name, body, metav1.DryRunAll)
 		if err != nil {
 			return op.refused(ctx, b, t, d.Live, err, add)
 		}
@@ -179,19 +178,6 @@ func (op *operation) refused(ctx context.Context, b batch, t task, live map[stri
 		add(Difference{Object: t.Object, Outcome: Failed, Live: live, Want: authored(t.Value), Field: t.field, Err: b.explain(refusal)})
 	}
 	return stop
-}
-
-// rehearse applies one object and has the API server forget it.
-func (op *operation) rehearse(ctx context.Context, b batch, name string, body []byte) (*unstructured.Unstructured, error) {
-	ctx, cancel := context.WithTimeout(ctx, op.conn.writeLimit)
-	defer cancel()
-	force := true
-	return op.resource(b).Patch(ctx, name, types.ApplyPatchType, body, metav1.PatchOptions{
-		FieldManager:    Manager,
-		Force:           &force,
-		FieldValidation: metav1.FieldValidationStrict,
-		DryRun:          []string{metav1.DryRunAll},
-	})
 }
 
 // keepEmpty puts empty maps and lists of desired into want that are not in it:
