@@ -77,9 +77,7 @@ func (g *gate) enter(ctx context.Context) error {
 		}
 		timer := time.NewTimer(pause)
 		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
+		case <-ctx.Done(): // told above
 		case <-freed:
 		case <-timer.C:
 		}
