@@ -184,20 +184,27 @@ func FuzzTrailers(f *testing.F) {
 	})
 }
 
-// FuzzPack opens a pack with an index that is not its own, and a damaged one.
-func FuzzPack(f *testing.F) {
+// objectsToPack makes a repository with objects of which some are deltas of
+// others once they are packed, and returns their names, a line each.
+func objectsToPack(f *testing.F) (dir, names string) {
+	f.Helper()
 	dir, s := newStore(f)
 	base := strings.Repeat("text to make deltas of\n", 50)
-	var names strings.Builder
 	for _, text := range []string{base + "1", base + "2", base + "3", "x"} {
 		id, err := write(s, []byte(text))
 		if err != nil {
 			f.Fatal(err)
 		}
-		names.WriteString(id.String() + "\n")
+		names += id.String() + "\n"
 	}
+	return dir, names
+}
+
+// FuzzPack opens a pack with an index that is not its own, and a damaged one.
+func FuzzPack(f *testing.F) {
+	dir, names := objectsToPack(f)
 	cmd := exec.Command("git", "pack-objects", "-q", "objects/pack/pack")
-	cmd.Dir, cmd.Env, cmd.Stdin = dir, gitEnv, strings.NewReader(names.String())
+	cmd.Dir, cmd.Env, cmd.Stdin = dir, gitEnv, strings.NewReader(names)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		f.Fatalf("%v\n%s", err, out)
 	}
@@ -277,19 +284,10 @@ func FuzzCone(f *testing.F) {
 // FuzzReceive takes a pack from the network, which may be anything. What is
 // taken of it can be read.
 func FuzzReceive(f *testing.F) {
-	dir, s := newStore(f)
-	base := strings.Repeat("text to make deltas of\n", 50)
-	var names strings.Builder
-	for _, text := range []string{base + "1", base + "2", base + "3", "x"} {
-		id, err := write(s, []byte(text))
-		if err != nil {
-			f.Fatal(err)
-		}
-		names.WriteString(id.String() + "\n")
-	}
+	dir, names := objectsToPack(f)
 	for _, args := range [][]string{{"--stdout"}, {"--stdout", "--delta-base-offset"}, {"--stdout", "--window=0"}} {
 		cmd := exec.Command("git", append([]string{"pack-objects", "-q"}, args...)...)
-		cmd.Dir, cmd.Env, cmd.Stdin = dir, gitEnv, strings.NewReader(names.String())
+		cmd.Dir, cmd.Env, cmd.Stdin = dir, gitEnv, strings.NewReader(names)
 		out, err := cmd.Output()
 		if err != nil {
 			f.Fatal(err)
