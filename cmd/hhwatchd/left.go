@@ -190,25 +190,24 @@ func (f *fabricReport) looked(p string) bool {
 // archived returns the commit in the history of tip that holds a raw file's
 // exact bytes, or "".
 func (r *repository) archived(f *fabric, blob, tip checkout.Hash) (checkout.Hash, error) {
-	commit, ok := r.book.inventory().Archived(f.cfg.Name, string(blob))
-	if !ok {
-		return "", nil
-	}
-	// The remote may have been rewritten since.
-	if ok, err := r.clone.IsAncestor(checkout.Hash(commit), tip); err != nil || !ok {
-		return "", err
-	}
-	return checkout.Hash(commit), nil
+	commit, _ := r.book.inventory().Archived(f.cfg.Name, string(blob))
+	return r.within(checkout.Hash(commit), tip)
 }
 
 // archivedPart is archived for a file of which a part was committed.
 func (r *repository) archivedPart(f *fabric, blob, tip checkout.Hash) (checkout.Hash, error) {
-	commit, ok := r.book.inventory().ArchivedPart(f.cfg.Name, string(blob))
-	if !ok {
+	commit, _ := r.book.inventory().ArchivedPart(f.cfg.Name, string(blob))
+	return r.within(checkout.Hash(commit), tip)
+}
+
+// within returns a commit that the journal names, or "" where there is none or
+// the remote was rewritten since and the history of tip is without it.
+func (r *repository) within(commit, tip checkout.Hash) (checkout.Hash, error) {
+	if commit == "" {
 		return "", nil
 	}
-	if ok, err := r.clone.IsAncestor(checkout.Hash(commit), tip); err != nil || !ok {
+	if ok, err := r.clone.IsAncestor(commit, tip); err != nil || !ok {
 		return "", err
 	}
-	return checkout.Hash(commit), nil
+	return commit, nil
 }
