@@ -137,8 +137,8 @@ func (c *cluster) run(ctx context.Context) {
 		}
 	}()
 	var last target
-	fights := time.NewTimer(0)
-	defer fights.Stop()
+	rest := time.NewTimer(0) // ends when that of a fight does
+	defer rest.Stop()
 	for {
 		var changes <-chan struct{}
 		if c.watch != nil {
@@ -154,7 +154,7 @@ func (c *cluster) run(ctx context.Context) {
 			if own = true; !c.heed() {
 				continue
 			}
-		case <-fights.C:
+		case <-rest.C:
 			if own = true; !c.resume() {
 				continue
 			}
@@ -171,9 +171,9 @@ func (c *cluster) run(ctx context.Context) {
 		last = *t
 		last.full, last.anew = false, false
 		if over, next := c.fights.due(time.Now()); len(over) > 0 {
-			fights.Reset(time.Minute)
+			rest.Reset(time.Minute)
 		} else if !next.IsZero() {
-			fights.Reset(time.Until(next))
+			rest.Reset(time.Until(next))
 		}
 		for _, d := range done {
 			d <- rep
@@ -271,7 +271,8 @@ func (c *cluster) steps(ctx context.Context, t target, rep *applyReport) error {
 	for i := range objs {
 		c.read[objs[i].Path] = managedFile{checkout.Hash(objs[i].Digest), objs[i].Key()}
 	}
-	c.leave(objs)
+	now := time.Now()
+	leave(objs, c.fabric.cfg, c.repo.book.inventory(), c.fights.rests(now), now)
 	clear(c.suspects)
 
 	rec := journal.Record{Cycle: t.cycle, Repository: c.repo.cfg.Name, Fabric: c.fabric.cfg.Name, Step: journal.StepApply, To: string(t.commit)}

@@ -218,25 +218,19 @@ func (d *fabricDiff) look(ctx context.Context, cfg *Config, rc *RepositoryConfig
 		d.Unread, d.Held = nil, ""
 		objs, gone = named(objs, object), named(gone, object)
 	}
-	left := map[apply.Key]string{}
-	for i := range objs {
-		o := &objs[i]
-		if e, ok := inv.Get(f.Name, journal.Key(o.Key())); !ok || e.Applied.Blob != o.Digest {
-			continue
+	leave(objs, f, inv, resting, time.Now())
+	why := func(k apply.Key) string {
+		if f.Drift == driftReport {
+			return "it is left so (drift: report)"
 		}
-		if until := resting[o.Key()]; f.Drift == driftReport {
-			left[o.Key()] = "it is left so (drift: report)"
-		} else if time.Now().Before(until) {
-			left[o.Key()] = "it was changed each time that it was put right; it is left so until " + until.Local().Format(time.TimeOnly)
-		}
-		o.ReportOnly = left[o.Key()] != ""
+		return "it was changed each time that it was put right; it is left so until " + resting[k].Local().Format(time.TimeOnly)
 	}
 	api, err := f.Cluster.connect()
 	if err != nil {
 		return false, err
 	}
 	defer api.Close()
-	err = api.Diff(ctx, objs, gone, func(o apply.Difference) { d.Objects = append(d.Objects, newObjectDiff(f, o, left[o.Key()])) })
+	err = api.Diff(ctx, objs, gone, func(o apply.Difference) { d.Objects = append(d.Objects, newObjectDiff(f, o, why(o.Key()))) })
 	return len(objs)+len(gone) > 0, err
 }
 

@@ -107,16 +107,13 @@ func (c *cluster) known(files []checkout.Entry) (others []checkout.Entry, held m
 }
 
 // leave has objects only reported where they are not as they were applied: with
-// drift: report, and while a fight rests. A new text of an object is applied in
-// any case.
-func (c *cluster) leave(objs []apply.Object) {
-	now := time.Now()
+// drift: report, and while a fight rests (resting). A new text of an object is
+// applied in any case.
+func leave(objs []apply.Object, f *FabricConfig, inv *journal.Inventory, resting map[apply.Key]time.Time, now time.Time) {
 	for i := range objs {
 		o := &objs[i]
-		e, ok := c.repo.book.inventory().Get(c.fabric.cfg.Name, journal.Key(o.Key()))
-		if ok && e.Applied.Blob == o.Digest {
-			o.ReportOnly = c.fabric.cfg.Drift == driftReport || c.fights.resting(o.Key(), now)
-		}
+		e, ok := inv.Get(f.Name, journal.Key(o.Key()))
+		o.ReportOnly = ok && e.Applied.Blob == o.Digest && (f.Drift == driftReport || now.Before(resting[o.Key()]))
 	}
 }
 
@@ -212,12 +209,6 @@ func (f fights) repaired(k apply.Key, field, manager string, now time.Time) {
 	g.until = now.Add(min(fightRest<<g.rests, fightRestLimit))
 	g.rests = min(g.rests+1, 8)
 	g.repairs = nil
-}
-
-// resting reports whether changes of the object are left as they are for now.
-func (f fights) resting(k apply.Key, now time.Time) bool {
-	g := f[k]
-	return g != nil && now.Before(g.until)
 }
 
 // rests returns the objects whose changes are left as they are for now, and

@@ -53,7 +53,7 @@ func TestFights(t *testing.T) {
 			f, now := fights{}, time.Now()
 			for i, c := range tt.changes {
 				now = now.Add(c.after)
-				left := f.resting(k, now)
+				_, left := f.rests(now)[k]
 				if left != c.left {
 					t.Fatalf("change %d is left: %t, want %t", i, left, c.left)
 				}

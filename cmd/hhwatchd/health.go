@@ -62,7 +62,7 @@ func (c *cluster) stayHealthy(ctx context.Context) {
 		}
 	}()
 	for check := true; ; {
-		err := error(nil)
+		var err error
 		if api == nil {
 			api, err = c.fabric.cfg.Cluster.connect()
 		}
