@@ -350,16 +350,15 @@ func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, paren
 	}
 	raw, rest := ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data}, []byte(nil)
 	var recs []journal.Record
-	if kept.kept != "" {
-		if kept.blob != d.Old {
-			if rest, err = r.clone.Blob(kept.blob); err != nil {
-				return nil, err
-			}
+	switch {
+	case kept.kept == "":
+	case kept.blob == d.Old:
+		return []journal.Record{rejected(d.Old, data, kept.kept, kept.why)}, nil
+	default:
+		if rest, err = r.clone.Blob(kept.blob); err != nil {
+			return nil, err
 		}
 		recs = append(recs, rejected(kept.blob, rest, kept.kept, kept.why))
-		if kept.blob == d.Old {
-			return recs, nil
-		}
 	}
 	v := f.policy().ReadTaken(raw, rest)
 	if len(v.Problems) > 0 {

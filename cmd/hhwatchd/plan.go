@@ -310,8 +310,9 @@ func (r *repository) discoverTree(f *fabric, tip checkout.Hash, fr *fabricReport
 }
 
 // discoverDisk lists the raw files of a fabric that lie on disk, in the order
-// of their arrival, as many as limits.cycle lets one cycle take. Those that are still being written wait. One that is the
-// very file that the tree has was put there by git, not by a person.
+// of their arrival, as many as limits.cycle lets one cycle take. Those that are
+// still being written wait. One that is the very file that the tree has was put
+// there by git, not by a person.
 func (r *repository) discoverDisk(f *fabric, fr *fabricReport, pulled batch) (batch, error) {
 	b := batch{fabric: f, origin: journal.Dropped}
 	inTree := map[string]checkout.Hash{}
