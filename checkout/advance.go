@@ -92,7 +92,7 @@ func (c *Clone) advance(ctx context.Context, to oid) (_ []Aside, err error) {
 		return nil, err
 	}
 	// Crash before here: nothing has happened.
-	if head != to || len(c.work.staged) > 0 {
+	if head != to || len(c.work.staged) > 0 || j.sown > 0 {
 		if err := c.repo.sync(); err != nil {
 			return nil, err
 		}
@@ -136,6 +136,7 @@ type job struct {
 	passed  []oid           // trees that unfinished moves were to
 	asides  []Aside
 	failed  []error
+	sown    int // how many files come with their directory, see sow
 }
 
 // A change is a path at which the index is not as the tree that is wanted.
@@ -151,6 +152,10 @@ type change struct {
 	staged, wanted bool
 	// left says that only an unfinished move may have left something there.
 	left bool
+	// dir is the directory with which the file comes into its place, made is
+	// how lstat(2) saw it; empty for one that comes by itself, see sow.
+	dir  string
+	made fileStat
 }
 
 // begin locks the index and compares it with the tree.
@@ -172,7 +177,11 @@ func (c *Clone) begin(ctx context.Context, tree oid) (*job, error) {
 func (j *job) end() error {
 	j.c.work.discard()
 	j.c.work.forget()
-	return j.unlock()
+	var err error
+	if j.fresh {
+		err = j.c.work.clearBed()
+	}
+	return errors.Join(err, j.unlock())
 }
 
 func (c *Clone) indexPath() string { return filepath.Join(c.repo.dir, "index") }
@@ -180,12 +189,17 @@ func (c *Clone) indexPath() string { return filepath.Join(c.repo.dir, "index") }
 // prepare makes the files of the changes that want chooses, without putting
 // them into their places. What cannot be read is for place to report.
 func (j *job) prepare(ctx context.Context, want func(change) bool) error {
+	if j.fresh {
+		if err := j.sow(ctx, want); err != nil {
+			return err
+		}
+	}
 	if len(j.changes) > 1000 {
 		j.c.repo.remember(checkoutCacheSize)
 		defer j.c.repo.remember(cacheSize)
 	}
 	for i, ch := range j.changes {
-		if ch.mode == 0 || ch.mode == ModeModule || !want(ch) || j.skips(ch) {
+		if ch.dir != "" || ch.mode == 0 || ch.mode == ModeModule || !want(ch) || j.skips(ch) {
 			continue
 		}
 		if i%256 == 0 && ctx.Err() != nil {
@@ -210,6 +224,7 @@ func (j *job) bringAll(ctx context.Context, want func(change) bool) error {
 		j.c.repo.remember(checkoutCacheSize)
 		defer j.c.repo.remember(cacheSize)
 	}
+	j.plant()
 	done := 0
 	for _, deleting := range []bool{true, false} {
 		for _, ch := range j.changes {
@@ -223,7 +238,7 @@ func (j *job) bringAll(ctx context.Context, want func(change) bool) error {
 			} else {
 				j.tree.invalidate(ch.path)
 			}
-			if done++; done%256 == 0 || done == len(j.changes) {
+			if done++; done > j.sown && (done%256 == 0 || done == len(j.changes)) {
 				j.c.progress("checkout", done, len(j.changes))
 			}
 		}
@@ -273,7 +288,10 @@ func (j *job) place(ch change) (*indexEntry, error) {
 	w, ix := j.c.work, j.ix
 	input := j.c.isInput(ch.path)
 	has := ch.hi-ch.lo == 1 && ix.stage(ch.lo) == 0
-	entry := &indexEntry{path: ch.path, mode: ch.mode, id: ch.id}
+	entry := &indexEntry{path: ch.path, mode: ch.mode, id: ch.id, stat: ch.made}
+	if ch.dir != "" {
+		return entry, nil
+	}
 	if j.skips(ch) {
 		entry.extended = extSkip
 		if ch.mode == 0 {

@@ -60,6 +60,9 @@ func newWorktree(root, stage, aside string, known func(blob oid) bool) (*worktre
 	if err := os.MkdirAll(stage, 0o700); err != nil {
 		return nil, err
 	}
+	if err := w.clearBed(); err != nil {
+		return nil, err
+	}
 	left, err := os.ReadDir(stage)
 	if err != nil {
 		return nil, err
