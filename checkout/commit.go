@@ -108,10 +108,6 @@ func (b *batch) editTree(old oid, dir string, edits []edit) (oid, error) {
 	if err != nil {
 		return oid{}, err
 	}
-	byName := make(map[string]treeEntry, len(entries))
-	for _, e := range entries {
-		byName[e.name] = e
-	}
 	files := make(map[string]edit)
 	below := make(map[string][]edit)
 	for _, e := range edits {
@@ -122,6 +118,18 @@ func (b *batch) editTree(old oid, dir string, edits []edit) (oid, error) {
 		}
 		e.path = rest
 		below[name] = append(below[name], e)
+	}
+	// A directory may have many more entries than are edited: only these are
+	// looked up by name.
+	byName := make(map[string]treeEntry, len(files)+len(below))
+	var rest []treeEntry
+	for _, e := range entries {
+		_, isFile := files[e.name]
+		if _, isDir := below[e.name]; isFile || isDir {
+			byName[e.name] = e
+		} else {
+			rest = append(rest, e)
+		}
 	}
 	// What lies in a directory is edited first, as that decides whether the
 	// directory stays.
@@ -157,10 +165,11 @@ func (b *batch) editTree(old oid, dir string, edits []edit) (oid, error) {
 			byName[name] = treeEntry{name, ModeFile, e.blob}
 		}
 	}
-	if len(byName) == 0 {
+	entries = slices.AppendSeq(rest, maps.Values(byName))
+	if len(entries) == 0 {
 		return oid{}, nil
 	}
-	return b.add(plumbing.TreeObject, encodeTree(slices.Collect(maps.Values(byName)))), nil
+	return b.add(plumbing.TreeObject, encodeTree(entries)), nil
 }
 
 // text returns the signature as it stands in a commit. What git fsck objects

@@ -4,10 +4,10 @@ package checkout
 
 import (
 	"bufio"
-	"compress/zlib"
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
+	"github.com/klauspost/compress/zlib"
 	"hash"
 	"hash/crc32"
 	"io"
@@ -209,7 +209,17 @@ func (b *batch) store() error {
 	if err == nil {
 		err = b.s.install(pack, sum)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	// They are about to be read: the trees to compare the index with them, the
+	// files to be checked out, all of them to be pushed.
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	for _, id := range b.order {
+		b.s.cache.put(cacheKey{id: id}, b.objects[id])
+	}
+	return nil
 }
 
 // storeLoose stores the objects as loose ones, if they are few.

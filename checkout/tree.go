@@ -126,12 +126,19 @@ func parseTree(data []byte) ([]treeEntry, error) {
 
 func encodeTree(entries []treeEntry) []byte {
 	slices.SortFunc(entries, func(a, b treeEntry) int { return strings.Compare(a.key(), b.key()) })
-	var buf bytes.Buffer
+	size := 0
 	for _, e := range entries {
-		fmt.Fprintf(&buf, "%o %s\x00", e.mode, e.name)
-		buf.Write(e.id[:])
+		size += len("100644 ") + len(e.name) + 1 + len(e.id)
 	}
-	return buf.Bytes()
+	data := make([]byte, 0, size)
+	for _, e := range entries {
+		data = strconv.AppendUint(data, uint64(e.mode), 8)
+		data = append(data, ' ')
+		data = append(data, e.name...)
+		data = append(data, 0)
+		data = append(data, e.id[:]...)
+	}
+	return data
 }
 
 // tree returns the entries of the tree id; the zero oid has none.
