@@ -4,9 +4,11 @@ package checkout
 
 import (
 	"bufio"
+	"bytes"
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +58,7 @@ type benchRow struct {
 	name          string
 	cells         []benchCell
 	bytes, memory string
+	bare          time.Duration // of the HTTP request of a poll, by itself
 }
 
 // A benchCell is one operation: our time, and that of git.
@@ -69,7 +72,7 @@ func printRows(w io.Writer, rows []*benchRow) {
 	for _, c := range rows[0].cells {
 		fmt.Fprintf(w, " %s |", c.what)
 	}
-	fmt.Fprintf(w, " bytes of a poll | memory |\n|%s\n", strings.Repeat("---|", len(rows[0].cells)+3))
+	fmt.Fprintf(w, " bytes of a poll | its bare request | memory |\n|%s\n", strings.Repeat("---|", len(rows[0].cells)+4))
 	for _, r := range rows {
 		fmt.Fprintf(w, "| %s |", r.name)
 		for _, c := range r.cells {
@@ -79,7 +82,7 @@ func printRows(w io.Writer, rows []*benchRow) {
 			}
 			fmt.Fprintf(w, " %s (%s, %s) |", round(c.ours), round(c.git), ratio(c.ours, c.git))
 		}
-		fmt.Fprintf(w, " %s | %s |\n", r.bytes, r.memory)
+		fmt.Fprintf(w, " %s | %s | %s |\n", r.bytes, round(r.bare), r.memory)
 	}
 }
 
@@ -245,7 +248,9 @@ func (r *gitRace) measure(name string) *benchRow {
 	}
 	s, rec := r.srv.Bytes()
 	row.bytes = fmt.Sprint((s - sent + rec - received) / 10)
+	var bare []time.Duration
 	add("idle poll", func() time.Duration {
+		bare = append(bare, r.bareRequest())
 		return took(func() {
 			_, err := c.RemoteHead(ctx)
 			check(err)
@@ -253,6 +258,7 @@ func (r *gitRace) measure(name string) *benchRow {
 	}, func() time.Duration {
 		return took(func() { git(r, r.theirs, "ls-remote", "origin", "refs/heads/main") })
 	})
+	row.bare = median(bare)
 	add("update, one file", func() time.Duration {
 		r.somebody(w.bare)
 		return took(func() {
@@ -306,6 +312,32 @@ func (r *gitRace) measure(name string) *benchRow {
 	}
 	r.c = w.open()
 	return row
+}
+
+// bareRequest asks the server what a poll asks it, with nothing around it: the
+// least that a poll can take.
+func (r *gitRace) bareRequest() time.Duration {
+	h := r.c.remote.(*httpRemote)
+	var body bytes.Buffer
+	if err := writeLsRefs(&body, h.upload, []string{"refs/heads/main"}); err != nil {
+		r.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, r.world.url+"/git-upload-pack", &body)
+	if err != nil {
+		r.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
+	req.Header.Set("Git-Protocol", "version=2")
+	return took(func() {
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if answer, err := io.ReadAll(resp.Body); err != nil || !bytes.Contains(answer, []byte("refs/heads/main")) {
+			r.Fatalf("%s: %q, %v", resp.Status, answer, err)
+		}
+	})
 }
 
 // somebody commits a change of one file to the branch of a remote.

@@ -53,15 +53,15 @@ var (
 	ErrInUse = errors.New("the clone is in use by another process")
 )
 
-// A RefusedError says that the server took a push in and refused it: by a
+// A refusedError says that the server took a push in and refused it: by a
 // hook, because the branch is protected, or because it could not store it.
 // The same push will be refused again until somebody changes something.
-type RefusedError struct {
+type refusedError struct {
 	// Reason is what the server said, in one line.
 	Reason string
 }
 
-func (e *RefusedError) Error() string { return "the remote refused the push: " + e.Reason }
+func (e *refusedError) Error() string { return "the remote refused the push: " + e.Reason }
 
 // An UnsafePathError says that a tree holds a path that must not or cannot be
 // written to a work tree, as it would lie in the .git directory or outside of

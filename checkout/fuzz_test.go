@@ -176,7 +176,7 @@ func netrcQuote(s string) string {
 func FuzzTrailers(f *testing.F) {
 	f.Add("S\n\nA: 1\nB: 2\n")
 	f.Fuzz(func(t *testing.T, message string) {
-		for _, tr := range (Commit{Message: message}).Trailers() {
+		for _, tr := range (Commit{Message: message}).trailers() {
 			if tr.Key == "" || strings.Contains(tr.Value, "\n") {
 				t.Errorf("%q: %q", message, tr)
 			}

@@ -36,10 +36,10 @@ type Trailer struct {
 	Key, Value string
 }
 
-// Trailers returns the trailers of the message, in their order: the lines of
+// trailers returns the trailers of the message, in their order: the lines of
 // its last paragraph, if that is not the first one and holds nothing else. A
 // line that begins with a space continues the one before it.
-func (c Commit) Trailers() []Trailer {
+func (c Commit) trailers() []Trailer {
 	paragraphs := strings.Split(strings.TrimRight(c.Message, "\n"), "\n\n")
 	if len(paragraphs) < 2 {
 		return nil
@@ -72,7 +72,7 @@ func isTrailerKey(s string) bool {
 // any case, in their order.
 func (c Commit) Trailer(key string) []string {
 	var out []string
-	for _, t := range c.Trailers() {
+	for _, t := range c.trailers() {
 		if strings.EqualFold(t.Key, key) {
 			out = append(out, t.Value)
 		}

@@ -203,7 +203,7 @@ func TestTrailers(t *testing.T) {
 		{"Subject\n\n continued: nothing\n", nil},
 	} {
 		c := Commit{Message: tc.message}
-		if got := c.Trailers(); !slices.Equal(got, tc.want) {
+		if got := c.trailers(); !slices.Equal(got, tc.want) {
 			t.Errorf("%q: %q, want %q", tc.message, got, tc.want)
 		}
 	}

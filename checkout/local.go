@@ -110,7 +110,7 @@ func (l *localRemote) push(ctx context.Context, ref string, decide func(old oid)
 		return err
 	}
 	if head, err := repo.symbolic(); err == nil && head == ref && filepath.Base(repo.dir) == ".git" {
-		return &RefusedError{fmt.Sprintf("%s is checked out in %s, which is not a bare repository", ref, l.path)}
+		return &refusedError{fmt.Sprintf("%s is checked out in %s, which is not a bare repository", ref, l.path)}
 	}
 	r, w := io.Pipe()
 	done := make(chan struct{})
@@ -156,7 +156,7 @@ func (l *localRemote) writable(repo *repository) error {
 	if i := slices.IndexFunc(judges, func(name string) bool {
 		return unix.Access(filepath.Join(hooks, name), unix.X_OK) == nil
 	}); i >= 0 {
-		return &RefusedError{fmt.Sprintf("the repository has the hook %s, which only git can run: use a URL with ssh or https", filepath.Join(hooks, judges[i]))}
+		return &refusedError{fmt.Sprintf("the repository has the hook %s, which only git can run: use a URL with ssh or https", filepath.Join(hooks, judges[i]))}
 	}
 	return nil
 }

@@ -31,15 +31,15 @@ type Verify struct {
 
 func (v Verify) on() bool { return v.AllowedSignersFile != "" || v.KeyringFile != "" }
 
-// An UnverifiedError says that the remote's branch has a commit that is not
+// An unverifiedError says that the remote's branch has a commit that is not
 // signed by an allowed key. Nothing of what is new there is taken over.
-type UnverifiedError struct {
+type unverifiedError struct {
 	Commit Hash
 	Who    string // the author, as the commit says
 	Reason string
 }
 
-func (e *UnverifiedError) Error() string {
+func (e *unverifiedError) Error() string {
 	return fmt.Sprintf("commit %.12s by %s is not accepted: %s; nothing new is taken from the branch until the commit is gone from it or its key is allowed", e.Commit, e.Who, e.Reason)
 }
 
@@ -196,7 +196,7 @@ func (v Verify) read() (*allowed, error) {
 }
 
 // verifyCommit checks the signature of a commit. The error is an
-// *UnverifiedError if it is not one of an allowed key.
+// *unverifiedError if it is not one of an allowed key.
 func (s *store) verifyCommit(id oid, allowed *allowed) error {
 	data, err := s.typed(id, plumbing.CommitObject)
 	if err != nil {
@@ -207,7 +207,7 @@ func (s *store) verifyCommit(id oid, allowed *allowed) error {
 		return err
 	}
 	if why := allowed.refuses(data, commit.Committer.When); why != "" {
-		return &UnverifiedError{hashOf(id), cmp.Or(cleanName(commit.Author.Name), "nobody"), why}
+		return &unverifiedError{hashOf(id), cmp.Or(cleanName(commit.Author.Name), "nobody"), why}
 	}
 	return nil
 }
@@ -285,7 +285,7 @@ func (c *Clone) vouched(id oid) (oid, error) {
 	}
 	if verified != (oid{}) {
 		err := c.verifyNew(verified, id)
-		if unverified := (*UnverifiedError)(nil); errors.As(err, &unverified) {
+		if unverified := (*unverifiedError)(nil); errors.As(err, &unverified) {
 			return verified, c.repo.setRef(context.Background(), upstreamRef(c.opts.Branch), id, verified)
 		}
 		if err != nil {

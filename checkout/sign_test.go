@@ -169,7 +169,7 @@ func TestVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = c.Fetch(t.Context())
-		unverified := (*UnverifiedError)(nil)
+		unverified := (*unverifiedError)(nil)
 		if !errors.As(err, &unverified) || !strings.Contains(err.Error(), want) {
 			t.Fatalf("fetched: %v, want %s", err, want)
 		}

@@ -41,9 +41,9 @@ func (c *Clone) remoteError(doing string, err error) error {
 // Hash if the branch is not there or not there any more. The local branch and
 // the work tree stay as they are.
 //
-// With Options.Verify, the error is an *UnverifiedError if a commit that is new
-// on the branch is not signed by an allowed key, and nothing is taken over. In a
-// new clone, only the tip has to be signed: who did vouches for its history.
+// With Options.Verify, a commit that is new on the branch and not signed by an
+// allowed key is an error that names it, and nothing is taken over. In a new
+// clone, only the tip has to be signed: who did vouches for its history.
 func (c *Clone) Fetch(ctx context.Context) (Hash, error) {
 	c.net.Lock()
 	defer c.net.Unlock()
@@ -159,9 +159,9 @@ func (c *Clone) haves(tip oid) (haves []oid, complete bool, err error) {
 // success the remote-tracking branch is there, too. If the remote has the
 // commits already, from a push whose answer was lost, that is success.
 //
-// The error is ErrRaced if the remote's branch is somewhere else by now, and
-// *RefusedError if the remote does not want the commits. Others are those of
-// the network and of credentials.
+// The error is ErrRaced if the remote's branch is somewhere else by now. Others
+// are those of the network and of credentials, and the remote's own words, if it
+// does not want the commits.
 func (c *Clone) Push(ctx context.Context) error {
 	c.net.Lock()
 	defer c.net.Unlock()
@@ -205,7 +205,7 @@ func (c *Clone) push(ctx context.Context) error {
 		}
 		return &update{head, func(w io.Writer, thin bool) error { return c.repo.writePack(w, objects, thin) }}, nil
 	})
-	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+	if refused := (*refusedError)(nil); errors.As(err, &refused) {
 		// Who was first, says the branch; the text only if it cannot be asked.
 		if l, lerr := c.remote.list(ctx, ref); lerr == nil && l.refs[ref] != old || lerr != nil && overtaken(refused) {
 			return fmt.Errorf("%w (%s)", ErrRaced, refused.Reason)

@@ -239,7 +239,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	check := func(t *testing.T, err error, want string) {
 		t.Helper()
-		var refused *RefusedError
+		var refused *refusedError
 		if !errors.As(err, &refused) || errors.Is(err, ErrRaced) || !strings.Contains(refused.Reason, want) {
 			t.Errorf("got %v, want a refusal with %q", err, want)
 		}

@@ -362,7 +362,7 @@ func writeUpdate(w io.Writer, a *advert, ref string, old, new oid) error {
 	return writePackets(w, old.String()+" "+new.String()+" "+ref+"\x00"+caps, "")
 }
 
-// readReport reads what became of an update. It returns *RefusedError if the
+// readReport reads what became of an update. It returns *refusedError if the
 // server took it in and did not do it.
 func readReport(r *bufio.Reader, a *advert, ref string, said *transcript) error {
 	var in io.Reader = r
@@ -404,12 +404,12 @@ func (t *transcript) refused(verdict string) error {
 	if said := oneLine(string(t.text)); said != "" {
 		reason = said + " (" + reason + ")"
 	}
-	return &RefusedError{reason}
+	return &refusedError{reason}
 }
 
 // overtaken reports whether a refusal says that the ref was not where the
 // push expected it to be: git's texts for a race on the server.
-func overtaken(err *RefusedError) bool {
+func overtaken(err *refusedError) bool {
 	return slices.ContainsFunc([]string{
 		"failed to update ref", "cannot lock ref", "failed to lock", "fetch first", "non-fast-forward",
 		"stale info", "reference already exists", "incorrect old value provided",

@@ -24,8 +24,8 @@ import (
 // can become larger.
 const segmentSize = 16 << 20
 
-// ErrLocked says that another process has the journal open for appending.
-var ErrLocked = errors.New("the journal is in use by another process")
+// errLocked says that another process has the journal open for appending.
+var errLocked = errors.New("the journal is in use by another process")
 
 // Journal is a journal open for appending. Its methods may be called by
 // several goroutines at once.
@@ -52,8 +52,7 @@ type Journal struct {
 // records new damage, as the package documentation describes. Damage is no
 // error: see [Journal.Damage].
 //
-// Another process that has it open gives an error that wraps [ErrLocked]. After
-// any other error (a full disk, where something has to be cut off) nothing is
+// It is an error if another process has it open. After any other error (a full disk, where something has to be cut off) nothing is
 // lost, and Open can be tried again.
 func Open(dir string) (*Journal, error) {
 	j := &Journal{dir: dir, segmentSize: segmentSize}
@@ -74,7 +73,7 @@ func (j *Journal) open() (err error) {
 	switch err := unix.Flock(int(j.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
 	case nil:
 	case unix.EWOULDBLOCK:
-		return ErrLocked
+		return errLocked
 	default:
 		return os.NewSyscallError("flock", err)
 	}

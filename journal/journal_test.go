@@ -236,7 +236,7 @@ func TestReadNoJournal(t *testing.T) {
 func TestOpenLocked(t *testing.T) {
 	dir := t.TempDir()
 	j := mustOpen(t, dir)
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+	if _, err := Open(dir); !errors.Is(err, errLocked) {
 		t.Errorf("second Open: %v", err)
 	}
 	mustClose(t, j)
