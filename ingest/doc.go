@@ -71,6 +71,9 @@
 // HH107, HH108). A document may never have more than etcd takes (HH106). What was
 // accepted before is not held against them.
 //
+// Documents are read on all CPUs, so many at once as together have no more bytes
+// than a large one. What comes of it does not depend on how many CPUs there are.
+//
 // # Schemas
 //
 // [Policy.Compile] makes [Schemas] of CustomResourceDefinitions. With them an

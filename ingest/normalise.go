@@ -5,6 +5,7 @@ package ingest
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -13,7 +14,8 @@ import (
 // normalise returns the managed text of a document: its body, with the comments
 // that stood around it inside, and no blank lines at the end. Where anything
 // but the place of blank lines and comments outside of the body changed, the
-// text is read again; it reports whether it still has the same values.
+// text is read again; it reports whether it still has the same values. The text
+// may be a part of the file.
 func normalise(doc document, root *yaml.Node, value map[string]any) ([]byte, bool) {
 	text := arrange(trimBlankLines(doc.body), doc, root)
 	if bytes.Equal(text, doc.body) || sameText(text, value) {
@@ -25,9 +27,12 @@ func normalise(doc document, root *yaml.Node, value map[string]any) ([]byte, boo
 	return text, bytes.Equal(text, doc.body) || sameText(text, value)
 }
 
-// arrange puts the comments around a document's body into it. The result is
-// the caller's own.
+// arrange puts the comments around a document's body into it. Where there are
+// none, that is the body.
 func arrange(body []byte, doc document, root *yaml.Node) []byte {
+	if len(doc.lead)+len(doc.trail) == 0 {
+		return slices.Clip(body)
+	}
 	size := len(body)
 	for _, line := range doc.lead {
 		size += len(line)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unique"
 
 	"gopkg.in/yaml.v3"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
@@ -103,8 +104,8 @@ func (p Policy) identify(r *reader, root *yaml.Node, value map[string]any) (Obje
 	case nil:
 		field(badAPIVersion, "apiVersion is missing", "apiVersion")
 	case string:
-		apiVersion = v
-		if group, version, apiVersionOK = splitAPIVersion(v); !apiVersionOK {
+		apiVersion = unique.Make(v).Value() // one for all objects
+		if group, version, apiVersionOK = splitAPIVersion(apiVersion); !apiVersionOK {
 			field(badAPIVersion, "apiVersion "+clip(v)+" is not a group and a version", "apiVersion")
 		}
 	default:
@@ -116,7 +117,7 @@ func (p Policy) identify(r *reader, root *yaml.Node, value map[string]any) (Obje
 	case nil:
 		field(badKind, "kind is missing", "kind")
 	case string:
-		if kind = v; kind == "" {
+		if kind = unique.Make(v).Value(); kind == "" {
 			field(badKind, "kind is empty", "kind")
 		}
 	default:
@@ -182,7 +183,7 @@ func (p Policy) checkMetadata(metadata map[string]any, field func(code, message 
 	case string:
 		// An empty one is as good as none, to kubectl too.
 		if v != "" {
-			namespace = v
+			namespace = unique.Make(v).Value()
 		}
 		if v != "" && !isLabel(v) {
 			field(badNamespace, "the namespace "+clip(v)+" is not a DNS label", "metadata", "namespace")

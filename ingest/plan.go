@@ -5,6 +5,7 @@ package ingest
 import (
 	"bytes"
 	"fmt"
+	"sync"
 )
 
 // Outcome is what a document does to its managed file.
@@ -51,61 +52,113 @@ type Plan struct {
 	Writes map[string][]byte
 }
 
+// A state is what is managed at a path.
+type state struct {
+	before, now     []byte
+	existed, exists bool
+	said            int // in which round
+}
+
+// A hearing reads the files of a batch, in rounds of several at once.
+type hearing struct {
+	policy  Policy
+	managed func(path string) ([]byte, bool, error)
+	relate  bool // relations are asked for
+
+	mu     sync.Mutex // while files are read
+	states map[string]*state
+	failed map[string]error // of managed, by path
+	round  int
+}
+
+func (h *hearing) stateOf(path string) *state {
+	s := h.states[path]
+	if s == nil {
+		data, exists, err := h.managed(path)
+		if err != nil {
+			h.failed[path] = fmt.Errorf("reading %s: %w", path, err)
+		}
+		s = &state{before: data, now: data, existed: exists, exists: exists}
+		h.states[path] = s
+	}
+	return s
+}
+
+// read reads files on top of what is managed now.
+func (h *hearing) read(files []File) []*openFile {
+	return h.policy.read(files, func(path string) []byte {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if s := h.stateOf(path); s.exists {
+			return s.now
+		}
+		return nil
+	}, func(o *Object) {
+		if h.relate && !o.Absent {
+			o.relations = relationsOf(o.Group, o.Kind, o.Value)
+		}
+		o.Value = nil // it is several times as large as the text
+	})
+}
+
+// hear reads files at once, and takes over what they say, one after the other.
+// One that was held against what another of them changed is read again.
+func (h *hearing) hear(files []File) ([]Step, error) {
+	h.round++
+	steps := make([]Step, len(files))
+	for i, f := range h.read(files) {
+		for _, path := range f.looked {
+			if err := h.failed[path]; err != nil {
+				return nil, err
+			}
+			if h.states[path].said == h.round {
+				f = h.read(files[i : i+1])[0]
+				break
+			}
+		}
+		step := Step{Verdict: Verdict{File: files[i].Path, Objects: f.objects, Problems: f.problems.inOrder()}, Input: i}
+		if len(step.Problems) > 0 {
+			step.Objects = h.policy.spared(step.Verdict)
+		}
+		for _, o := range step.Objects {
+			s := h.stateOf(o.Path)
+			if err := h.failed[o.Path]; err != nil {
+				return nil, err
+			}
+			s.now, s.exists, s.said = o.Text, !o.Absent, h.round
+		}
+		steps[i] = step
+	}
+	return steps, nil
+}
+
 // Plan reads files in the order in which they arrived and says what they come
 // to: the last word on an object wins. It asks managed at most once for each
 // path (see [Object]) for the managed file that is there; an error of that is
 // returned, with the path. The same files and managed files give the same
-// plan.
+// plan, on however many CPUs it is made; managed is called by one goroutine at a
+// time. The texts of the plan may be parts of the files'.
 //
 // The objects are held against each other and against those of the fabric,
 // which has to know of the managed files as managed returns them, and is left
 // as it was. Without a fabric they are not.
 func (p Policy) Plan(files []File, managed func(path string) (data []byte, exists bool, err error), fabric *Fabric) (Plan, error) {
-	type state struct {
-		before, now     []byte
-		existed, exists bool
-	}
-	states := make(map[string]*state)
-	var failed error
-	stateOf := func(path string) *state {
-		s := states[path]
-		if s == nil {
-			data, exists, err := managed(path)
-			if err != nil && failed == nil {
-				failed = fmt.Errorf("reading %s: %w", path, err)
-			}
-			s = &state{before: data, now: data, existed: exists, exists: exists}
-			states[path] = s
-		}
-		return s
-	}
+	h := &hearing{policy: p, managed: managed, relate: fabric != nil, states: make(map[string]*state), failed: make(map[string]error)}
 	plan := Plan{Files: make([]Step, 0, len(files)), Writes: make(map[string][]byte)}
-	for i, f := range files {
-		ps := &problems{file: f.Path}
-		objects := p.read(f, func(path string) []byte {
-			if s := stateOf(path); s.exists {
-				return s.now
-			}
-			return nil
-		}, ps, func(o *Object) {
-			if fabric != nil && !o.Absent {
-				o.relations = relationsOf(o.Group, o.Kind, o.Value)
-			}
-			o.Value = nil // it is several times as large as the text
-		})
-		step := Step{Verdict: Verdict{File: f.Path, Objects: objects, Problems: ps.inOrder()}, Input: i}
-		if len(step.Problems) > 0 {
-			step.Objects = p.spared(step.Verdict)
+	for start, end := 0, 0; start < len(files); start = end {
+		for size := 0; end < len(files) && (end == start || size+len(files[end].Data) <= atOnce); end++ {
+			size += len(files[end].Data)
 		}
-		for _, o := range step.Objects {
-			s := stateOf(o.Path)
-			s.now, s.exists = o.Text, !o.Absent
+		steps, err := h.hear(files[start:end])
+		if err != nil {
+			return Plan{}, err
 		}
-		if failed != nil {
-			return Plan{}, failed
+		for _, s := range steps {
+			s.Input += start
+			plan.Files = append(plan.Files, s)
 		}
-		plan.Files = append(plan.Files, step)
 	}
+	states := h.states
 	if fabric != nil && p.References != IgnoreReferences {
 		p.cross(files, plan.Files, func(path string) []byte { return states[path].before }, fabric)
 	}

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
+	yamlv2 "go.yaml.in/yaml/v2"
 	"gopkg.in/yaml.v3"
 	kjson "sigs.k8s.io/json"
 	kyaml "sigs.k8s.io/yaml"
@@ -53,12 +53,15 @@ func (p Policy) ReadAccepted(f File) Verdict {
 // by their path, nil where there is none. Without managed, objects are not held
 // against their schemas.
 func (p Policy) readOver(f File, managed func(path string) []byte) Verdict {
-	ps := &problems{file: f.Path}
-	objects := p.read(f, managed, ps, func(*Object) {})
-	if len(ps.list) > 0 {
-		return Verdict{File: f.Path, Problems: ps.inOrder()}
+	r := p.read([]File{f}, managed, func(*Object) {})[0]
+	if len(r.problems.list) > 0 {
+		return Verdict{File: f.Path, Problems: r.problems.inOrder()}
 	}
-	return Verdict{File: f.Path, Objects: objects}
+	for i := range r.objects {
+		o := &r.objects[i]
+		o.Text = bytes.Clone(o.Text) // the data is the caller's own
+	}
+	return Verdict{File: f.Path, Objects: r.objects}
 }
 
 // ReadManaged reads a managed file: exactly one object, at the path (below the
@@ -88,108 +91,6 @@ func (p Policy) ReadManaged(path string, data []byte) (Object, []Problem) {
 		return Object{}, ps.list
 	}
 	return o, nil
-}
-
-// read reads the objects of a file, and calls done with each of them.
-func (p Policy) read(f File, managed func(string) []byte, ps *problems, done func(*Object)) []Object {
-	if !hasYAMLName(f.Path) {
-		ps.add(Problem{Code: badFileName, Message: "the file's name does not end in .yaml, .yml or .json"})
-		return nil
-	}
-	if size := max(f.Size, int64(len(f.Data))); size > p.limits().File {
-		ps.add(Problem{Code: fileTooLarge,
-			Message: fmt.Sprintf("the file has %d bytes, the most is %d", size, p.limits().File)})
-		return nil
-	}
-	docs := documents(f.Data, ps)
-	if n := len(docs); n > p.limits().Documents {
-		ps.add(Problem{Code: tooManyDocuments,
-			Message: fmt.Sprintf("the file has %d documents, the most is %d", n, p.limits().Documents)})
-		return nil
-	}
-	objects := make([]Object, 0, len(docs))
-	at := make(map[string]int, len(docs)) // managed path → index in objects
-	differ := make(map[string]bool)       // managed paths that are written with different content
-	for _, doc := range docs {
-		if ps.more {
-			break // nothing that follows could still be listed
-		}
-		o, ok := p.readDocument(doc, managed, ps)
-		if !ok {
-			continue
-		}
-		if i, twice := at[o.Path]; twice && !bytes.Equal(objects[i].Text, o.Text) {
-			differ[o.Path] = true
-		} else if !twice {
-			at[o.Path] = len(objects)
-		}
-		done(&o)
-		objects = append(objects, o)
-	}
-	if len(differ) > 0 {
-		for _, o := range objects {
-			if differ[o.Path] {
-				ps.add(Problem{Document: o.Document, Line: o.Line, Code: twiceInFile,
-					Message: fmt.Sprintf("%s is written more than once in the file, with different content", o.ID)})
-			}
-		}
-	}
-	if len(docs) == 0 && len(ps.list) == 0 {
-		ps.add(Problem{Code: noObject, Message: "the file holds no object"})
-	}
-	return objects
-}
-
-// documents cuts a file into documents, of which the reader can take each on
-// its own.
-func documents(data []byte, ps *problems) []document {
-	// kubectl decodes UTF-16 by its byte order mark and replaces what is not
-	// UTF-8; neither leaves what the file's bytes say in git.
-	if !utf8.Valid(data) {
-		ps.add(notUTF8At(data))
-		return nil
-	}
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	if bytes.IndexByte(data, '\r') >= 0 {
-		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
-	}
-	if len(data) > 0 && data[len(data)-1] != '\n' {
-		// kubectl ends the last line too. It matters to block scalars.
-		data = append(bytes.Clone(data), '\n')
-	}
-	docs := split(data, ps)
-	for i := range ps.list {
-		// What stands behind the last document belongs to it.
-		ps.list[i].Document = min(ps.list[i].Document, len(docs))
-	}
-	if hasSuspects(data) {
-		badCharacters(data, docs, ps)
-	}
-	return docs
-}
-
-func hasYAMLName(path string) bool {
-	return strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, ".yml") || strings.HasSuffix(path, ".json")
-}
-
-func notUTF8At(data []byte) Problem {
-	p := Problem{Code: notUTF8, Line: 1, Column: 1}
-	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		p.Message = "the file is UTF-16"
-		return p
-	}
-	for {
-		r, size := utf8.DecodeRune(data)
-		if r == utf8.RuneError && size <= 1 {
-			p.Message = fmt.Sprintf("the byte 0x%02x is not UTF-8", data[0])
-			return p
-		}
-		if r == '\n' {
-			p.Line, p.Column = p.Line+1, 0
-		}
-		p.Column++
-		data = data[size:]
-	}
 }
 
 // readDocument reads one document to its managed text and its values. It
@@ -351,14 +252,59 @@ func parseNodes(body []byte) (root *yaml.Node, err error) {
 // readKubernetes reads a document as kubectl does: with sigs.k8s.io/yaml to
 // JSON, and that to the types of k8s.io/apimachinery's unstructured objects,
 // in which numbers are int64 where they can be and else float64.
+//
+// Most documents hold only what comes out of JSON as it went in. For these the
+// parser of sigs.k8s.io/yaml is enough.
 func readKubernetes(body []byte) (value any, err error) {
 	defer recoverParser(&err)
+	var parsed any
+	if err := yamlv2.Unmarshal(body, &parsed); err != nil {
+		return nil, err
+	}
+	if value, ok := withoutJSON(parsed); ok {
+		return value, nil
+	}
 	data, err := kyaml.YAMLToJSON(body)
 	if err != nil {
 		return nil, err
 	}
 	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &value)
 	return value, err
+}
+
+// withoutJSON returns what the parser made of a document in the types of
+// unstructured objects. It reports false where JSON might make something else
+// of it: numbers that are not int64, keys that are no text, and text that is not
+// UTF-8.
+func withoutJSON(parsed any) (value any, ok bool) {
+	switch v := parsed.(type) {
+	case nil, bool, int64:
+		return v, true
+	case int:
+		return int64(v), true
+	case string:
+		return v, utf8.ValidString(v)
+	case []any:
+		for i := range v {
+			if v[i], ok = withoutJSON(v[i]); !ok {
+				return nil, false
+			}
+		}
+		return v, true
+	case map[any]any:
+		object := make(map[string]any, len(v))
+		for key, field := range v {
+			name, isText := key.(string)
+			if !isText || !utf8.ValidString(name) {
+				return nil, false
+			}
+			if object[name], ok = withoutJSON(field); !ok {
+				return nil, false
+			}
+		}
+		return object, true
+	}
+	return nil, false
 }
 
 // recoverParser turns a panic of a YAML parser into an error. Both parsers

@@ -86,8 +86,8 @@ func (r *repository) follow(f *fabric, k *known, tip checkout.Hash) error {
 }
 
 // planBeside plans files beside what a fabric of the config holds, as its clone
-// has it; without one, each on its own.
-func planBeside(cfg *Config, f *FabricConfig, policy ingest.Policy, files []ingest.File) (ingest.Plan, error) {
+// has it.
+func planBeside(cfg *Config, rc *RepositoryConfig, f *FabricConfig, policy ingest.Policy, files []ingest.File) (ingest.Plan, error) {
 	blobs := map[string]checkout.Hash{}
 	var clone *checkout.Reader
 	managed := func(p string) ([]byte, bool, error) {
@@ -97,10 +97,6 @@ func planBeside(cfg *Config, f *FabricConfig, policy ingest.Policy, files []inge
 		}
 		data, err := clone.Blob(blob)
 		return data, true, err
-	}
-	rc, _ := cfg.fabric(f.Name)
-	if rc == nil {
-		return policy.Plan(files, managed, nil)
 	}
 	fabric := ingest.NewFabric(policy)
 	clone, err := checkout.OpenReader(cfg.cloneDir(rc.Name), rc.Branch)

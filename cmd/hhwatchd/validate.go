@@ -3,8 +3,6 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
-	"github.com/hhwatchd/hhwatchd/ingest"
-	"github.com/hhwatchd/hhwatchd/journal"
 )
 
 // A finding is one thing that validate looked at.
@@ -89,131 +85,6 @@ func (o *options) fabricFor(fabric, namespace, crds string) (*Config, *FabricCon
 		f.CRDs = crds
 	}
 	return cfg, f, nil
-}
-
-// validateFiles gives the verdict on each file: one after the other, so that it
-// takes the memory of one, unless f is a fabric of the config. Then they are
-// held against each other and what the fabric holds, in its place.
-func (o *options) validateFiles(w io.Writer, cfg *Config, f *FabricConfig, args []string) error {
-	type verdict struct {
-		File     string            `json:"file"`
-		OK       bool              `json:"ok"`
-		Objects  []string          `json:"objects,omitempty"`
-		Problems []journal.Problem `json:"problems,omitempty"`
-		Warnings []journal.Problem `json:"warnings,omitempty"`
-	}
-	names, err := inputsIn(args)
-	if err != nil {
-		return err
-	}
-	// Here the schemas have to be in order: nobody reads the status of a hook.
-	schemas := newSchemas(cfg, f)
-	if _, trouble := schemas.state(); trouble != "" {
-		return errors.New(trouble)
-	}
-	policy := schemas.current()
-	var verdicts []verdict
-	bad := false
-	lines := bufio.NewWriter(w)
-	show := func(v *ingest.Step) {
-		bad = bad || len(v.Problems) > 0
-		if o.output == "json" {
-			out := verdict{File: v.File, OK: len(v.Problems) == 0, Problems: problems(v.Problems), Warnings: problems(v.Warnings)}
-			for _, obj := range v.Objects {
-				out.Objects = append(out.Objects, obj.ID.String())
-			}
-			verdicts = append(verdicts, out)
-			return
-		}
-		if len(v.Problems) == 0 {
-			fmt.Fprintf(lines, "%s: good: %s\n", v.File, plural(len(v.Objects), "object"))
-		}
-		for _, p := range v.Problems {
-			fmt.Fprintln(lines, p)
-		}
-		for _, p := range v.Warnings {
-			fmt.Fprintln(lines, "warning: "+p.String())
-		}
-	}
-	plan := func(names []string) error {
-		files := make([]ingest.File, len(names))
-		for i, name := range names {
-			if files[i], err = readInput(name, cmp.Or(int64(cfg.Limits.File), ingest.DefaultLimits.File)); err != nil {
-				return err
-			}
-		}
-		plan, err := planBeside(cfg, f, policy, files)
-		for i := range plan.Files {
-			show(&plan.Files[i])
-		}
-		return err
-	}
-	if rc, _ := cfg.fabric(f.Name); rc != nil {
-		err = plan(names)
-	} else {
-		for i := 0; i < len(names) && err == nil; i++ {
-			err = plan(names[i : i+1])
-		}
-	}
-	if err := errors.Join(lines.Flush(), err); err != nil {
-		return err
-	}
-	if o.output == "json" {
-		if err := printJSON(w, verdicts); err != nil {
-			return err
-		}
-	}
-	if bad {
-		return &exitError{code: exitFailed}
-	}
-	return nil
-}
-
-// inputsIn lists the files that are given, and in directories those that would
-// be input.
-func inputsIn(args []string) (names []string, err error) {
-	for _, arg := range args {
-		info, err := os.Stat(arg)
-		if err != nil {
-			return nil, err
-		}
-		if !info.IsDir() {
-			names = append(names, arg)
-			continue
-		}
-		err = filepath.WalkDir(arg, func(name string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			rel, _ := filepath.Rel(arg, name)
-			if d.Type().IsRegular() && ingest.IsInput(filepath.ToSlash(rel)) {
-				names = append(names, name)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return names, nil
-}
-
-// readInput reads a file, unless it has more than most bytes.
-func readInput(name string, most int64) (ingest.File, error) {
-	f := ingest.File{Path: filepath.ToSlash(name)}
-	file, err := os.Open(name)
-	if err != nil {
-		return f, err
-	}
-	defer file.Close()
-	f.Data, err = io.ReadAll(io.LimitReader(file, most+1))
-	if int64(len(f.Data)) > most {
-		f.Data, f.Size = nil, most+1
-		if info, err := file.Stat(); err == nil { // a pipe has no size
-			f.Size = max(f.Size, info.Size())
-		}
-	}
-	return f, err
 }
 
 func (o *options) validateConfig(ctx context.Context, w io.Writer, cfg *Config, fabric string) error {
