@@ -63,7 +63,7 @@ func (r *Record) sentence() string {
 	case StepManaged:
 		s = "managed/ was changed by " + short(r.To) + r.tally()
 		if len(r.Objects) == 0 {
-			s += ", but no object in it"
+			s = "no object changed in managed/ by " + short(r.To)
 		}
 	case StepAside:
 		s = "set aside local work"
