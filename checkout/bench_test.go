@@ -215,3 +215,47 @@ func BenchmarkGitClone(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkReceive takes in a pack with so many files, and commits as
+// -git-history says; BenchmarkGitIndexPack has git do it.
+func BenchmarkReceive(b *testing.B) {
+	benchmarkReceive(b, func(dir string, pack *os.File) error {
+		s, err := openStore(filepath.Join(dir, "objects"))
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return s.receive(b.Context(), pack, nil)
+	})
+}
+
+func BenchmarkGitIndexPack(b *testing.B) {
+	benchmarkReceive(b, func(dir string, pack *os.File) error {
+		cmd := exec.Command("git", "index-pack", "--stdin")
+		cmd.Dir, cmd.Env, cmd.Stdin = dir, gitEnv, pack
+		return cmd.Run()
+	})
+}
+
+func benchmarkReceive(b *testing.B, receive func(dir string, pack *os.File) error) {
+	from := b.TempDir()
+	git(b, from, "init", "-q", "--bare", ".")
+	importHistory(b, from, *benchFiles, *gitHistory)
+	name := mustGlob(b, from, "objects/pack/*.pack")[0]
+	to := b.TempDir()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		dir := filepath.Join(to, fmt.Sprint(i))
+		git(b, to, "init", "-q", "--bare", dir)
+		pack, err := os.Open(name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if err := receive(dir, pack); err != nil {
+			b.Fatal(err)
+		}
+		pack.Close()
+	}
+}

@@ -117,16 +117,28 @@ type gitRace struct {
 	round  int
 }
 
-// newGitRace makes both repositories, of so many files and commits, of which
-// each after the first changes one file.
+// newGitRace makes both repositories, of so many files and commits.
 func newGitRace(t *testing.T, files, commits int) *gitRace {
 	w, srv := newHTTPWorld(t, gitserver.Options{})
 	w.bare, w.url = srv.Create("ours"), srv.RepoURL("ours")
 	w.opts.URL = w.url
 	r := &gitRace{T: t, srv: srv, world: w, bare: srv.Create("theirs"), url: srv.RepoURL("theirs"), files: files}
 	r.theirs = filepath.Join(filepath.Dir(w.dir), "theirs")
+	importHistory(t, w.bare, files, commits)
+	git(t, r.bare, "fetch", "-q", w.bare, "main:main")
+	for _, dir := range []string{w.bare, r.bare} {
+		git(t, dir, "config", "receive.autogc", "false")
+		git(t, dir, "repack", "-adbq")
+	}
+	return r
+}
+
+// importHistory gives a repository a history of so many files and commits, of
+// which each after the first changes one file, in one pack.
+func importHistory(t testing.TB, bare string, files, commits int) {
+	t.Helper()
 	cmd := exec.Command("git", "fast-import", "--quiet")
-	cmd.Dir, cmd.Env, cmd.Stderr = w.bare, gitEnv, os.Stderr
+	cmd.Dir, cmd.Env, cmd.Stderr = bare, gitEnv, os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -153,13 +165,7 @@ func newGitRace(t *testing.T, files, commits int) *gitRace {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	git(t, w.bare, "repack", "-adq")
-	git(t, r.bare, "fetch", "-q", w.bare, "main:main")
-	for _, dir := range []string{w.bare, r.bare} {
-		git(t, dir, "config", "receive.autogc", "false")
-		git(t, dir, "repack", "-adbq")
-	}
-	return r
+	git(t, bare, "repack", "-adq")
 }
 
 func benchText(i, version int) string {

@@ -61,7 +61,11 @@
 // that a rotated one works at the next request. A URL that may hold a secret is
 // refused (see [CheckURL]).
 //
-// go-git provides the formats of packs, configs, commits and ignore patterns.
-// Its porcelain, its transports and its storage are not used: they walk the
-// work tree, cannot be interrupted everywhere, and trust in what a crash left.
+// A pack is indexed while it comes in and in bounded memory, however large the
+// files in it are.
+//
+// go-git provides the formats of configs, commits and ignore patterns, and finds
+// deltas. Its porcelain, its transports and its storage are not used: they walk
+// the work tree, cannot be interrupted everywhere, and trust in what a crash
+// left.
 package checkout

@@ -302,7 +302,7 @@ func FuzzReceive(f *testing.F) {
 		}
 		defer s.close()
 		sum := sha1.Sum(data) // a wrong one would be the end of it
-		err = s.receive(bytes.NewReader(append(bytes.Clone(data), sum[:]...)), nil)
+		err = s.receive(t.Context(), bytes.NewReader(append(bytes.Clone(data), sum[:]...)), nil)
 		if err != nil {
 			if left, _ := filepath.Glob(filepath.Join(dir, "tmp_*")); left != nil {
 				t.Errorf("left behind: %v", left)

@@ -119,7 +119,7 @@ func (l *localRemote) push(ctx context.Context, ref string, decide func(old oid)
 		w.CloseWithError(u.pack(w, false))
 	}()
 	stop := context.AfterFunc(ctx, func() { r.CloseWithError(ctx.Err()) })
-	err = repo.receive(r, nil)
+	err = repo.receive(ctx, r, nil)
 	stop()
 	r.CloseWithError(errors.New("no longer read"))
 	<-done

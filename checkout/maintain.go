@@ -4,6 +4,7 @@ package checkout
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -17,7 +18,6 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	gitobject "github.com/go-git/go-git/v5/plumbing/object"
 )
 
@@ -166,7 +166,7 @@ func (s *store) packLoose(pause func() error) error {
 	if err != nil {
 		return err
 	}
-	var index idxfile.Writer
+	var index []packIndexEntry
 	depth := make(map[oid]int, len(order)) // of those that are written
 	for _, id := range order {
 		if err := pause(); err != nil {
@@ -191,9 +191,9 @@ func (s *store) packLoose(pause func() error) error {
 		if err != nil {
 			return err
 		}
-		index.Add(id, uint64(at), w.crc)
+		index = append(index, packIndexEntry{id, w.crc, at})
 	}
-	if _, err := s.finish(p, w, out, &index, pause); err != nil {
+	if _, err := s.finish(p, w, out, index, pause); err != nil {
 		return err
 	}
 	// Crash from here on: what is left is in the pack, too.
@@ -357,6 +357,7 @@ func (s *store) mergeable() ([]*pack, error) {
 	if len(packs) < packsLimit {
 		return nil, nil
 	}
+	packs = slices.DeleteFunc(packs, func(p small) bool { return p.twofold() })
 	slices.SortFunc(packs, func(a, b small) int {
 		return cmp.Or(cmp.Compare(a.size, b.size), strings.Compare(a.idxName, b.idxName))
 	})
@@ -388,12 +389,24 @@ func (p *pack) marked() bool {
 	return false
 }
 
+// twofold reports whether the pack has an object twice. git takes such packs,
+// and makes none.
+func (p *pack) twofold() bool {
+	for i := 1; i < p.n; i++ {
+		if bytes.Equal(p.name(i-1), p.name(i)) {
+			return true
+		}
+	}
+	return false
+}
+
 // mergePacks makes one pack of several, and removes them. The objects are
 // copied as they are.
 //
 // An object that several packs have is taken from the first. So its base, too,
 // is in that pack or in one before it, and deltas that depend on each other in
-// a circle cannot come of it: in none of the packs is there one.
+// a circle cannot come of it: in none of the packs is there one, nor an object
+// twice.
 func (s *store) mergePacks(packs []*pack, pause func() error) error {
 	for _, p := range packs {
 		if err := p.check(); err != nil {
@@ -424,7 +437,7 @@ func (s *store) mergePacks(packs []*pack, pause func() error) error {
 	if err != nil {
 		return err
 	}
-	var index idxfile.Writer
+	var index []packIndexEntry
 	for k, p := range packs {
 		err := p.each(func(e packedEntry) error {
 			if err := pause(); err != nil || earlier(k, e.id) {
@@ -434,14 +447,14 @@ func (s *store) mergePacks(packs []*pack, pause func() error) error {
 			if err := w.copy(e); err != nil {
 				return err
 			}
-			index.Add(e.id, uint64(at), w.crc)
+			index = append(index, packIndexEntry{e.id, w.crc, at})
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	sum, err := s.finish(tmp, w, out, &index, pause)
+	sum, err := s.finish(tmp, w, out, index, pause)
 	if err != nil {
 		return err
 	}
@@ -459,16 +472,13 @@ func (s *store) mergePacks(packs []*pack, pause func() error) error {
 
 // finish ends the pack, reads everything in it back, and installs it. From
 // then on it may replace what it was made of.
-func (s *store) finish(p *newPack, w *packWriter, out *bufio.Writer, index *idxfile.Writer, pause func() error) (sum oid, err error) {
+func (s *store) finish(p *newPack, w *packWriter, out *bufio.Writer, index []packIndexEntry, pause func() error) (sum oid, err error) {
 	sum, err = w.end()
 	if err == nil {
 		err = out.Flush()
 	}
 	if err == nil {
-		err = index.OnFooter(sum)
-	}
-	if err == nil {
-		err = p.writeIndex(index)
+		err = p.writeIndex(index, sum)
 	}
 	if err == nil {
 		err = s.readBack(p, pause)

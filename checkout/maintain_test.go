@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -380,5 +381,29 @@ func TestYearOfPolls(t *testing.T) {
 	w.clean()
 	if got := git(t, w.dir, "rev-list", "--count", "HEAD"); got != fmt.Sprint(1+8*22) {
 		t.Errorf("%s commits", got)
+	}
+}
+
+// TestTwofoldPack: a pack that has an object twice is read, and left alone.
+func TestTwofoldPack(t *testing.T) {
+	t.Parallel()
+	dir, s := newStore(t)
+	hand := func(n int, data ...string) {
+		p := newHandPack(t, n)
+		for _, d := range data {
+			p.blob([]byte(d))
+		}
+		gitIn(t, dir, string(p.end()), "index-pack", "--stdin")
+	}
+	hand(3, "x", "y", "x")
+	for i := range packsLimit {
+		hand(1, fmt.Sprint(i))
+	}
+	packs, err := s.mergeable()
+	if err != nil || len(packs) != packsLimit || slices.ContainsFunc(packs, (*pack).twofold) {
+		t.Errorf("%d packs are to be merged, %v", len(packs), err)
+	}
+	if o, err := s.get(blobID([]byte("x"))); err != nil || string(o.data) != "x" {
+		t.Errorf("%q, %v", o.data, err)
 	}
 }

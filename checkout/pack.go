@@ -10,16 +10,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"golang.org/x/sys/unix"
-
-	"github.com/hhwatchd/hhwatchd/internal/durable"
 )
 
 // A pack is a packfile and its index, version 2 (gitformat-pack(5)).
@@ -240,7 +235,7 @@ func (s *store) readPacked(p *pack, at int64) (object, error) {
 	}
 	// And up again.
 	for i := len(chain) - 1; i >= 0; i-- {
-		data, err := packfile.PatchDelta(o.data, chain[i].delta)
+		data, err := applyDelta(nil, o.data, chain[i].delta)
 		if err != nil {
 			return object{}, err
 		}
@@ -289,199 +284,4 @@ func readBaseOffset(r io.ByteReader) (int64, error) {
 		n = (n+1)<<7 | int64(b&0x7f)
 	}
 	return n, nil
-}
-
-// unpackLimit is the number of objects below which a received pack is
-// unpacked into loose objects, as with git (transfer.unpackLimit), so that
-// small fetches do not pile up as packs.
-const unpackLimit = 100
-
-// receive stores the objects of the pack that r holds: in that pack if it has
-// at least unpackLimit objects, else as loose ones. Until it returns nil none
-// of them can be relied on, and they are not durable before sync. progress may
-// be nil.
-func (s *store) receive(r io.Reader, progress func(phase string, done, total int)) error {
-	p, err := s.createPack()
-	if err != nil {
-		return err
-	}
-	defer p.discard()
-	if err := p.download(r, progress); err != nil {
-		return fmt.Errorf("receiving a pack: %w", err)
-	}
-	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	counter := &packCounter{progress: progress}
-	parser, err := packfile.NewParser(packfile.NewScanner(p.f), counter)
-	if err != nil {
-		return err
-	}
-	sum, err := parser.Parse()
-	if err != nil {
-		return fmt.Errorf("the received pack is damaged: %w", err)
-	}
-	if counter.total == 0 {
-		return nil
-	}
-	if err := p.writeIndex(&counter.Writer); err != nil {
-		return err
-	}
-	if counter.total < unpackLimit {
-		return s.unpack(p.idxName())
-	}
-	return s.install(p, sum)
-}
-
-// A newPack is a pack in the making, under a temporary name that git gc
-// cleans up. It is not in the directory of the packs, where git takes
-// everything that ends in .idx for one, also what a crash left.
-type newPack struct{ f *os.File }
-
-func (s *store) createPack() (*newPack, error) {
-	f, err := os.CreateTemp(s.dirs[0], "tmp_pack_*.pack")
-	return &newPack{f}, err
-}
-
-func (p *newPack) idxName() string { return strings.TrimSuffix(p.f.Name(), ".pack") + ".idx" }
-
-// download writes what r holds to the pack.
-func (p *newPack) download(r io.Reader, progress func(phase string, done, total int)) error {
-	const step = 256 << 10
-	for done := int64(0); ; {
-		n, err := io.CopyN(p.f, r, step)
-		done += n
-		if progress != nil && done > step {
-			progress("download", int(done>>10), 0)
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// discard removes what was not installed.
-func (p *newPack) discard() {
-	p.f.Close()
-	os.Remove(p.f.Name())
-	os.Remove(p.idxName())
-}
-
-func (p *newPack) writeIndex(w *idxfile.Writer) error {
-	index, err := w.Index()
-	if err != nil {
-		return err
-	}
-	var buf bytes.Buffer
-	if _, err := idxfile.NewEncoder(&buf).Encode(index); err != nil {
-		return err
-	}
-	return os.WriteFile(p.idxName(), buf.Bytes(), 0o444)
-}
-
-// install gives a pack and its index their final names. The pack comes first,
-// also on disk, as an index is what makes git look for it. Both are flushed
-// before, so that no crash leaves half a file under a final name.
-func (s *store) install(p *newPack, sum oid) error {
-	final := filepath.Join(s.dirs[0], "pack", packName(sum))
-	if err := errors.Join(p.f.Chmod(0o444), p.f.Sync(), syncFile(p.idxName())); err != nil {
-		return err
-	}
-	if err := durable.MkdirAll(filepath.Dir(final), 0o777); err != nil {
-		return err // git removes it when it is empty
-	}
-	if err := durable.Rename(p.f.Name(), final+".pack"); err != nil {
-		return err
-	}
-	if err := os.Rename(p.idxName(), final+".idx"); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.listed[0] = packDir{} // look again
-	s.mu.Unlock()
-	return durable.SyncDir(filepath.Dir(final))
-}
-
-// packName returns the name, without its ending, of the pack with the checksum.
-func packName(sum oid) string { return "pack-" + sum.String() }
-
-// unpack writes the objects of a small pack as loose ones. The commits come
-// last, so that after a crash in between no commit lacks its tree.
-func (s *store) unpack(idxName string) error {
-	p, err := openPack(idxName, false)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.cache.drop(p)
-	var commits []oid
-	for i := range p.n {
-		id := oid(p.name(i))
-		o, err := s.unpacked(p, i)
-		if err != nil {
-			return err
-		}
-		if o.typ == plumbing.CommitObject {
-			commits = append(commits, id)
-			continue
-		}
-		if err := s.writeLoose(id, o); err != nil {
-			return err
-		}
-	}
-	for _, id := range commits {
-		at, _ := p.find(id)
-		o, err := s.readPacked(p, at)
-		if err != nil {
-			return err
-		}
-		if err := s.writeLoose(id, o); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *store) unpacked(p *pack, i int) (object, error) {
-	at, ok := p.offset(i)
-	if !ok {
-		return object{}, errors.New("the index of the received pack is damaged")
-	}
-	return s.readPacked(p, at)
-}
-
-func syncFile(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// packCounter builds an index and reports how far it is.
-type packCounter struct {
-	idxfile.Writer
-	progress    func(phase string, done, total int)
-	done, total int
-}
-
-// OnHeader implements packfile.Observer. What the header of a pack claims
-// does not decide how much memory is set aside.
-func (c *packCounter) OnHeader(count uint32) error {
-	c.total = int(count)
-	return c.Writer.OnHeader(min(count, 1<<16))
-}
-
-// OnInflatedObjectContent implements packfile.Observer.
-func (c *packCounter) OnInflatedObjectContent(id oid, pos int64, crc uint32, content []byte) error {
-	c.done++
-	if c.progress != nil && (c.done%256 == 0 || c.done == c.total) {
-		c.progress("index", c.done, c.total)
-	}
-	return c.Writer.OnInflatedObjectContent(id, pos, crc, content)
 }

@@ -14,7 +14,6 @@ import (
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 )
 
@@ -188,23 +187,20 @@ func (b *batch) store() error {
 	if err != nil {
 		return err
 	}
-	var index idxfile.Writer
+	var index []packIndexEntry
 	for _, id := range b.order {
 		at := p.at
 		if err := p.add(b.objects[id].typ, nil, b.objects[id].data); err != nil {
 			return err
 		}
-		index.Add(id, uint64(at), p.crc)
+		index = append(index, packIndexEntry{id, p.crc, at})
 	}
 	sum, err := p.end()
 	if err == nil {
 		err = out.Flush()
 	}
 	if err == nil {
-		err = index.OnFooter(sum)
-	}
-	if err == nil {
-		err = pack.writeIndex(&index)
+		err = pack.writeIndex(index, sum)
 	}
 	if err == nil {
 		err = b.s.install(pack, sum)

@@ -325,7 +325,7 @@ func TestPackTransfer(t *testing.T) {
 		to, r := newStore(t)
 		whole := pack.Bytes()
 		var done, total int
-		if err := r.receive(bytes.NewReader(whole), func(_ string, d, n int) { done, total = d, n }); err != nil {
+		if err := r.receive(t.Context(), bytes.NewReader(whole), func(_ string, d, n int) { done, total = d, n }); err != nil {
 			t.Fatalf("%d objects: %v", n, err)
 		}
 		if done != n || total != n {
@@ -343,7 +343,7 @@ func TestPackTransfer(t *testing.T) {
 		// Cut off or damaged, nothing is believed of it and nothing left.
 		to, r = newStore(t)
 		for _, bad := range [][]byte{whole[:len(whole)-1], whole[:len(whole)/2], whole[:5], nil, flipped(whole, len(whole)/2), flipped(whole, len(whole)-1)} {
-			if err := r.receive(bytes.NewReader(bad), nil); err == nil {
+			if err := r.receive(t.Context(), bytes.NewReader(bad), nil); err == nil {
 				t.Errorf("%d objects: took %d of %d bytes", n, len(bad), len(whole))
 			}
 		}

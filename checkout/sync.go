@@ -91,7 +91,7 @@ func (c *Clone) download(ctx context.Context, tip oid) error {
 	}
 	for {
 		err := c.remote.fetch(ctx, tip, haves, func(pack io.Reader) error {
-			return c.repo.receive(pack, c.opts.Progress)
+			return c.repo.receive(ctx, pack, c.opts.Progress)
 		})
 		if err != nil {
 			return err
