@@ -67,6 +67,8 @@ const (
 	vlanTaken          = "HH507"
 	vlanOutside        = "HH508"
 	takenAway          = "HH509"
+
+	refusedByCluster = "HH601"
 )
 
 // A page is what is known about a code.
@@ -358,6 +360,12 @@ var table = map[string]page{
 		"Others refer to what is taken away",
 		"The document removes an object, or a subnet of a VPC, that others of the fabric name. Documents that come together are judged together: they may be removed, or changed, in any order. It is only a warning where Hedgehog's own admission would let the object be deleted, as it does a connection that has attachments, and where it is a subnet.",
 		"remove or change the others, before or in the same drop",
+	},
+
+	refusedByCluster: {
+		"The fabric's cluster refuses the object",
+		"Before anything is committed, the fabric's API server was asked by a dry run of applying the object, and refused it: an admission webhook (Hedgehog's own, or another one), a ValidatingAdmissionPolicy, or the validation of its kind. The message is in the server's own words. It is asked only about objects of which it can judge while it does not have the others of the delivery, and only what it says of the object counts: where it is away, slow or lacks a right, the file goes on, and applying it tells. What was refused is not asked about again by itself. The key admission of a fabric in the config turns that into a warning, or off.",
+		"change the object as the message says, or in the cluster what it is about; then drop the file again",
 	},
 }
 

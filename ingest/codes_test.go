@@ -50,6 +50,7 @@ func reference() []byte {
 		"HH3": "HH3xx: not allowed in this fabric",
 		"HH4": "HH4xx: does not fit its schema",
 		"HH5": "HH5xx: does not fit the others of its fabric",
+		"HH6": "HH6xx: refused by the fabric's cluster",
 	}
 	last := ""
 	for _, code := range slices.Sorted(maps.Keys(table)) {

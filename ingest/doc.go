@@ -82,8 +82,7 @@
 // defaults, values, rules. What is managed with the very same text is not
 // judged again, and what was wrong in the managed object and has not changed
 // does not count, as in the API server ("ratcheting"). Defaults are filled in
-// for the judgement only. What only the cluster can know, such as what
-// admission webhooks say, is left to it.
+// for the judgement only.
 //
 // # References
 //
@@ -96,6 +95,14 @@
 // it lets pass, or what git may just not know of, is a warning. What an object
 // had wrong before it was changed is not held against it. Nor may a file take
 // away what objects refer to that the batch leaves as they are.
+//
+// # Admission
+//
+// What the fabric's cluster itself would say can be asked of it by a dry run, one
+// object at a time, against what it holds. [Plan.Questions] names the objects of
+// a plan for which that means something: not those that lead to another one which
+// the cluster does not have yet as it will be. What it refuses is handed back as a
+// fact ([Policy.Refused]), and the batch planned once more. Nothing is asked here.
 //
 // # The author's text
 //

@@ -143,6 +143,7 @@ func (o *openFile) take(t *task) {
 		o.problems.add(p)
 	}
 	o.problems.more = o.problems.more || t.problems.more
+	o.problems.warnings = append(o.problems.warnings, t.problems.warnings...)
 	if t.looked != "" {
 		o.looked = append(o.looked, t.looked)
 	}

@@ -5,6 +5,7 @@ package ingest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -36,8 +37,10 @@ type Step struct {
 	Outcomes []Outcome
 
 	// Warnings are about objects of an accepted file that may not fit the
-	// others of the fabric.
+	// others of the fabric, or that its cluster refuses.
 	Warnings []Problem
+
+	refused []Problem // what of the objects only is to be warned of; while a Plan is made
 }
 
 // Plan is what a batch of raw files comes to.
@@ -116,7 +119,7 @@ func (h *hearing) hear(files []File) ([]Step, error) {
 				break
 			}
 		}
-		step := Step{Verdict: Verdict{File: files[i].Path, Objects: f.objects, Problems: f.problems.inOrder()}, Input: i}
+		step := Step{Verdict: Verdict{File: files[i].Path, Objects: f.objects, Problems: f.problems.inOrder()}, Input: i, refused: f.problems.warnings}
 		if len(step.Problems) > 0 {
 			step.Objects = h.policy.spared(step.Verdict)
 		}
@@ -163,6 +166,9 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 		p.cross(files, plan.Files, func(path string) []byte { return states[path].before }, fabric)
 	}
 
+	for i := range plan.Files {
+		plan.Files[i].warn()
+	}
 	plan.Files = divide(files, plan.Files)
 
 	// What the files that are left come to.
@@ -198,4 +204,18 @@ func (p Policy) Plan(files []File, managed func(path string) (data []byte, exist
 		}
 	}
 	return plan, nil
+}
+
+// warn makes warnings of what the cluster refuses and is taken in nevertheless.
+func (s *Step) warn() {
+	if len(s.refused) == 0 {
+		return
+	}
+	for _, p := range s.refused {
+		if slices.ContainsFunc(s.Objects, func(o Object) bool { return o.Document == p.Document }) {
+			s.Warnings = append(s.Warnings, p)
+		}
+	}
+	s.refused = nil
+	slices.SortFunc(s.Warnings, byPlace)
 }

@@ -38,6 +38,12 @@ type Policy struct {
 	// the fabric.
 	References References
 
+	// Admission says what becomes of objects that the fabric's cluster refuses,
+	// and Refused are those of which it is known, by a dry run. See
+	// [Plan.Questions].
+	Admission Admission
+	Refused   Refusals
+
 	// Limits bound what is read. The zero value stands for [DefaultLimits].
 	Limits Limits
 

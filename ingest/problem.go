@@ -56,6 +56,8 @@ type problems struct {
 	file string
 	list []Problem
 	more bool // there are more than are listed
+
+	warnings []Problem // what is wrong with objects that may be taken in
 }
 
 func (ps *problems) add(p Problem) {

@@ -4,6 +4,7 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -137,11 +138,27 @@ func (p Policy) readDocument(doc document, managed func(string) []byte, ps *prob
 			})
 		}
 	}
+	if refusal, ok := p.Refused.of(o.Path, o.Text); ok && framed && managed != nil && !bytes.Equal(managed(o.Path), o.Text) {
+		p.refuse(r, root, value, o.ID, refusal)
+	}
 	if !framed || r.found > 0 {
 		return Object{}, false
 	}
 	o.fillNamespace()
 	return o, true
+}
+
+// refuse reports what the fabric's cluster says against an object.
+func (p Policy) refuse(r *reader, root *yaml.Node, value map[string]any, id ID, refusal Refusal) {
+	to := r
+	if p.Admission == WarnOfAdmission {
+		to = &reader{doc: r.doc, problems: &problems{file: r.problems.file}}
+	}
+	at := locate(root, value, cmp.Or(refusal.Field, "metadata.name"))
+	to.report(at.node(), Problem{Code: refusedByCluster, Message: fmt.Sprintf("the cluster refuses %s: %s", id, refusal.Message)})
+	if to != r {
+		r.problems.warnings = append(r.problems.warnings, to.problems.list...)
+	}
 }
 
 // reader reads one document in both ways and reports where they differ.

@@ -83,7 +83,7 @@ func TestRefused(t *testing.T) {
 			shown[code] = shown[code] || strings.Contains(e.codes, code)
 		}
 	}
-	elsewhere := []string{badFileName, fileTooLarge, tooManyDocuments, documentLarge, tooManyProblems, textNotKept, notOneObject, wrongPath}
+	elsewhere := []string{badFileName, fileTooLarge, tooManyDocuments, documentLarge, tooManyProblems, textNotKept, notOneObject, wrongPath, refusedByCluster}
 	for _, code := range slices.Sorted(maps.Keys(table)) {
 		if !shown[code] && !slices.Contains(elsewhere, code) {
 			t.Errorf("no example of %s", code)
