@@ -393,6 +393,24 @@ func (inv *Inventory) Objects(fabric string) []Entry {
 	return entries
 }
 
+// Unapplied returns the entries of a fabric that are not [StateApplied], in no
+// order.
+func (inv *Inventory) Unapplied(fabric string) []Entry {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	f := inv.fabrics[fabric]
+	if f == nil {
+		return nil
+	}
+	var entries []Entry
+	for k, e := range f.objects {
+		if e.blob == "" || e.blob != e.appliedBlob || e.err != "" {
+			entries = append(entries, e.entry(k.Key()))
+		}
+	}
+	return entries
+}
+
 // Compare orders keys by group, kind, namespace and name.
 func (k Key) Compare(o Key) int {
 	return cmp.Or(strings.Compare(k.Group, o.Group), strings.Compare(k.Kind, o.Kind),

@@ -260,6 +260,11 @@ func (v *validator) fabric(at []any, r *RepositoryConfig, j int) {
 	default:
 		v.fail(key("references"), "%q is not one of error, warning and off", f.References)
 	}
+	switch f.Admission {
+	case "", ingest.RefuseAdmission, ingest.WarnOfAdmission, ingest.IgnoreAdmission:
+	default:
+		v.fail(key("admission"), "%q is not one of error, warning and off", f.Admission)
+	}
 	for i, k := range f.Kinds {
 		at := key("kinds", i)
 		if k.Kind == "" || k.Plural == "" || k.Version == "" {

@@ -69,6 +69,7 @@ type cluster struct {
 	status  fabricStatus
 	health  clusterHealth
 	met     time.Time     // when it last did what it was asked
+	silent  time.Time     // when it last gave no answer to what an inquiry asked; zero if it did
 	ailing  chan struct{} // asks for a check
 
 	resting map[apply.Key]time.Time // objects that others fight over, which are left as they are until then; not changed in place
@@ -381,14 +382,18 @@ func readManaged(t tree, files []checkout.Entry, f *FabricConfig, policy ingest.
 			unread[p] = strings.TrimPrefix(problems[0].String(), p+": ")
 			continue
 		}
-		obj := apply.Object{
-			Group: o.Group, Version: path.Base(o.APIVersion), Kind: o.Kind, Plural: o.Plural,
-			Namespace: o.Namespace, Name: o.Name, Value: o.Value, Path: p, Digest: string(e.Blob),
-		}
+		obj := toApply(o, p, e.Blob)
 		objs = append(objs, obj)
 		blobs[obj.Key()] = string(e.Blob)
 	}
 	return objs, blobs, unread, nil
+}
+
+func toApply(o ingest.Object, p string, blob checkout.Hash) apply.Object {
+	return apply.Object{
+		Group: o.Group, Version: path.Base(o.APIVersion), Kind: o.Kind, Plural: o.Plural,
+		Namespace: o.Namespace, Name: o.Name, Value: o.Value, Path: p, Digest: string(blob),
+	}
 }
 
 // failures tells of the managed files that are not in the cluster as they
@@ -552,7 +557,7 @@ func (c *cluster) fill(fs *fabricStatus) {
 		fs.Cluster = cmp.Or(c.fabric.cfg.Cluster.Kubeconfig, "in-cluster")
 	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
-	fs.Drifts, fs.Unwatched = c.status.Drifts, c.status.Unwatched
+	fs.Drifts, fs.Unwatched, fs.Unheard = c.status.Drifts, c.status.Unwatched, c.status.Unheard
 	fs.Repaired, fs.RepairAt = c.status.Repaired, c.status.RepairAt
 	fs.Deleting, fs.Ahead = c.status.Deleting, c.status.Ahead
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next

@@ -88,7 +88,7 @@ func (r *repository) commit(b base, work []planned, t trigger, rep *report) (che
 		// not hold up the others: they go one by one, and it stays in raw/.
 		short[p.fabric] = true
 		for _, in := range p.came.inputs {
-			one, err := r.planBatch(batch{fabric: p.fabric, origin: p.origin, inputs: []input{in}}, tip, nil)
+			one, err := r.planBatch(batch{fabric: p.fabric, origin: p.origin, inputs: []input{in}, refused: p.came.refused}, tip, nil)
 			if err == nil {
 				next, err = r.commitBatch(tip, &one, rep)
 			}

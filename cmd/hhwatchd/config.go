@@ -235,6 +235,11 @@ type FabricConfig struct {
 	// own admission would refuse, and taken in with a warning for the rest; it
 	// is only warned of ("warning"); or not looked at ("off"). Default: error.
 	References ingest.References `yaml:"references"`
+	// Admission says what becomes of a file with an object that the cluster
+	// refuses when it is asked by a dry run, before anything is committed: it
+	// is rejected ("error"), taken in with a warning ("warning"), or the
+	// cluster is not asked ("off"). Default: error.
+	Admission ingest.Admission `yaml:"admission"`
 	// Kinds are kinds that the fabric may hold besides Hedgehog's own. What
 	// the right to apply them takes is not in packaging/rbac.yaml.
 	Kinds []KindConfig `yaml:"kinds"`

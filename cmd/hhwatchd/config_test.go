@@ -167,6 +167,9 @@ func TestConfigErrors(t *testing.T) {
 			"c.yaml:9: repositories[0].fabrics[0].cluster.context: a context is one of a kubeconfig"}},
 		{"journal", "stateDir: /s", "stateDir: /s\njournal:\n  maxAge: 1m\n  maxSize: 1MiB", []string{
 			"c.yaml:4: journal.maxAge: 1m0s is below one hour", "c.yaml:5: journal.maxSize: 1 MiB is below 64 MiB"}},
+		{"what becomes of what", "path: fabrics/f", "path: fabrics/f\n        references: ignore\n        admission: warn", []string{
+			`c.yaml:9: repositories[0].fabrics[0].references: "ignore" is not one of error, warning and off`,
+			`c.yaml:10: repositories[0].fabrics[0].admission: "warn" is not one of error, warning and off`}},
 		{"kinds", "path: fabrics/f", "path: fabrics/f\n        kinds:\n        - {group: example.org, kind: Widget, plural: widgets}\n        - {kind: Widget, plural: switches, version: v1}", []string{
 			"c.yaml:10: repositories[0].fabrics[0].kinds[0]: a kind has a kind, a plural and a version",
 			"c.yaml:11: repositories[0].fabrics[0].kinds[1]: kinds Switch.wiring.githedgehog.com and Widget. share the plural"}},

@@ -164,7 +164,8 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			}
 		}
 
-		// Discover, validate, classify, process: pure, nothing is written.
+		// Discover, validate, classify, process: nothing is written. All of it
+		// is pure but for asking the clusters what they would refuse.
 		planned := rep.Steps.begin("ingest")
 		work, left, err := r.plan(ctx, t, base, rep)
 		if len(work) > 0 {
@@ -174,6 +175,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 			return err
 		}
 		if t.dryRun {
+			r.forgetAnswers(work)
 			rep.Push.Skipped = "a dry run"
 			return nil
 		}
@@ -231,6 +233,7 @@ func (r *repository) steps(ctx context.Context, t trigger, rep *report) error {
 		} else if err != nil {
 			rep.Push.Error = err.Error()
 		}
+		r.forgetAnswers(work)
 		break
 	}
 	if err := r.remoteWent(ctx, rep); err != nil {

@@ -23,7 +23,10 @@ import (
 type batch struct {
 	fabric *fabric
 	origin string // journal.Dropped or journal.Pulled
+	judged bool   // its cluster is not asked about it: it was when it came, or it is from there
 	inputs []input
+
+	refused ingest.Refusals // what its fabric's cluster is known to refuse of it
 }
 
 // An input is one raw file, wherever it came from.
@@ -60,7 +63,7 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 				continue
 			}
 			if open == nil || open.fabric != f {
-				batches = append(batches, batch{fabric: f, origin: journal.Dropped})
+				batches = append(batches, batch{fabric: f, origin: journal.Dropped, judged: true})
 				open = &batches[len(batches)-1]
 			}
 			diff, err := r.clone.Diff(first(c.Parents), c.Hash, "")
@@ -145,11 +148,14 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 		if err != nil {
 			return nil, nil, err
 		}
+		dropped.judged = t.imports
 		batches = append(batches, dropped)
 		left = append(left, done)
 		if fr.Deferred > 0 && !t.dryRun {
 			r.lookAgain()
 		}
+
+		f.keepAnswers(batches)
 
 		// Each batch is planned on what the ones before it leave behind.
 		overlay := map[string][]byte{}
@@ -162,7 +168,13 @@ func (r *repository) plan(ctx context.Context, t trigger, b base, rep *report) (
 			}
 			t.progress.report("ingest "+f.cfg.Name, 0, len(batch.inputs))
 			f.schemas.followFirst(ctx, f.cfg)
-			p, err := r.planBatch(batch, b.tip, overlay)
+			// What the cluster refuses, as far as it can tell already, is
+			// refused here: a plan from which that is left out is another one.
+			in := r.inquire(batch, b.tip, overlay)
+			p, err := r.planBatch(in.batch, b.tip, overlay)
+			for err == nil && in.more(ctx, &p) {
+				p, err = r.planBatch(in.batch, b.tip, overlay)
+			}
 			if err != nil {
 				return nil, nil, err
 			}
@@ -190,7 +202,9 @@ func (r *repository) planBatch(b batch, tip checkout.Hash, overlay map[string][]
 		return planned{}, err
 	}
 	atTip := r.managedAt(b.fabric, tip)
-	plan, err := b.fabric.policy().Plan(files, func(p string) ([]byte, bool, error) {
+	policy := b.fabric.policy()
+	policy.Refused = b.refused
+	plan, err := policy.Plan(files, func(p string) ([]byte, bool, error) {
 		if data, ok := overlay[p]; ok {
 			return data, data != nil, nil
 		}

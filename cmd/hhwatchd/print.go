@@ -255,6 +255,9 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			if f.Unchecked != "" {
 				fmt.Fprintf(w, "            schemas: %s\n", f.Unchecked)
 			}
+			if f.Unheard != "" && f.Down == "" {
+				fmt.Fprintf(w, "            admission: not all objects were judged before they were committed: %s\n", f.Unheard)
+			}
 			for _, s := range few(f.Skipped) {
 				fmt.Fprintf(w, "            LEFT ALONE in raw/: %s\n", s)
 			}

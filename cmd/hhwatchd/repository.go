@@ -73,8 +73,9 @@ type fabric struct {
 	cfg     *FabricConfig
 	schemas *schemas
 	known   known
-	cluster *cluster       // nil without one
-	agreed  *checkout.Hash // managed tree that was last found to be what the inventory says
+	answers map[leftover]answers // of the cluster, by the file in raw/ that they are about
+	cluster *cluster             // nil without one
+	agreed  *checkout.Hash       // managed tree that was last found to be what the inventory says
 }
 
 // policy is what the fabric accepts, as far as is known now.
@@ -98,7 +99,7 @@ func newRepository(c *Config, cfg *RepositoryConfig, b *book, log *slog.Logger) 
 	var raws []string
 	for i := range cfg.Fabrics {
 		fc := &cfg.Fabrics[i]
-		f := &fabric{cfg: fc, schemas: newSchemas(c, fc)}
+		f := &fabric{cfg: fc, schemas: newSchemas(c, fc), answers: map[leftover]answers{}}
 		if fc.Cluster != nil {
 			f.cluster = newCluster(r, f)
 		}

@@ -46,7 +46,7 @@ const firstAsk = 10 * time.Second
 // newSchemas says where the schemas of a fabric are. What is at hand is read
 // when it is asked for first.
 func newSchemas(c *Config, f *FabricConfig) *schemas {
-	s := &schemas{policy: ingest.Policy{Namespace: f.namespace(), Kinds: f.kinds(), References: f.References, Partial: f.Partial}}
+	s := &schemas{policy: ingest.Policy{Namespace: f.namespace(), Kinds: f.kinds(), References: f.References, Admission: f.Admission, Partial: f.Partial}}
 	if c.Limits != (LimitsConfig{}) {
 		s.policy.Limits = c.Limits.ingest()
 	}

@@ -49,6 +49,7 @@ type fabricStatus struct {
 	Repaired  string    `json:"repaired,omitempty"`  // what others changed and was put right last
 	RepairAt  time.Time `json:"repairAt,omitzero"`   // when that was
 	Unwatched string    `json:"unwatched,omitempty"` // why its cluster cannot be watched
+	Unheard   string    `json:"unheard,omitempty"`   // why its cluster gave no verdict when it was asked last what it would refuse
 	Held      string    `json:"held,omitempty"`
 	Deleting  []string  `json:"deleting,omitempty"`  // what a prune waits for
 	Ahead     bool      `json:"ahead,omitempty"`     // Commit is not on the remote yet

@@ -59,6 +59,7 @@ type world struct {
 	token  string // the file with the password for the git server
 	secret string // the file with the webhook's secret
 	kube   *kube.Server
+	proxy  *kube.Proxy // before it, or nil
 	state  string
 	config string
 	daemon *daemon
@@ -76,6 +77,9 @@ type options struct {
 	drift    string // default: that of the daemon
 	lax      bool   // objects are not held against the cluster's schemas before it sees them
 	http     bool   // with a webhook, whose secret is in w.secret
+
+	admission string // default: that of the daemon
+	proxied   bool   // the API server is reached through w.proxy
 }
 
 func newWorld(t *testing.T, o options) *world {
@@ -84,12 +88,18 @@ func newWorld(t *testing.T, o options) *world {
 	w := &world{t: t, repo: "site-a", state: filepath.Join(dir, "state"), config: filepath.Join(dir, "hhwatchd.yaml"), token: filepath.Join(dir, "token")}
 	w.git = gitserver.Start(t, gitserver.Options{Dir: filepath.Join(dir, "git"), Username: "hhwatchd", Password: "s3cr3t-token"})
 	w.bare = w.git.Create("fabrics")
+	kubeconfig := ""
 	if o.cluster {
 		crds := o.crds
 		if crds == "" {
 			crds = kube.FixtureCRDs()
 		}
 		w.kube = cluster(t, crds)
+		kubeconfig = w.kube.Kubeconfig
+		if o.proxied {
+			w.proxy = kube.NewProxy(t, w.kube)
+			kubeconfig = w.proxy.Kubeconfig
+		}
 	}
 	if o.interval == "" {
 		o.interval = "1h"
@@ -119,10 +129,13 @@ repositories:
 	for _, f := range o.fabrics {
 		fmt.Fprintf(&b, "      - name: %s\n        path: gitops/hedgehog/%s\n", f, f)
 		if o.cluster {
-			fmt.Fprintf(&b, "        cluster: {kubeconfig: %s}\n        prune: %v\n", w.kube.Kubeconfig, o.prune)
+			fmt.Fprintf(&b, "        cluster: {kubeconfig: %s}\n        prune: %v\n", kubeconfig, o.prune)
 		}
 		if o.partial {
 			b.WriteString("        partial: true\n")
+		}
+		if o.admission != "" {
+			fmt.Fprintf(&b, "        admission: %s\n", o.admission)
 		}
 		if o.drift != "" {
 			fmt.Fprintf(&b, "        drift: %s\n", o.drift)
