@@ -22,7 +22,7 @@ const (
 type Refusal struct {
 	Text    []byte // of the object's managed file
 	Field   string // the path of the field that it is about; "" where it says none
-	Message string // in the cluster's words, in one line
+	Message string // in the cluster's words
 }
 
 // Refusals are what the fabric's cluster was asked and refuses, by managed path.

@@ -139,7 +139,7 @@ func TestRefusedByCluster(t *testing.T) {
 	policy := hedgehog
 	policy.Refused = Refusals{bad.Path: {
 		{Text: []byte("another text"), Message: "no"},
-		{Text: bad.Text, Field: "spec.subnets[default].vlan", Message: "103 is sold out"},
+		{Text: bad.Text, Field: "spec.subnets[default].vlan", Message: "103 is\n\x1bsold out"},
 	}}
 	for _, test := range []struct {
 		files     int
@@ -182,5 +182,16 @@ func TestRefusedByCluster(t *testing.T) {
 	policy.Refused = Refusals{bad.Path: {{Text: bad.Text, Message: "no"}}}
 	if plan, err := policy.Plan(files[:1], managed.managed, fabric); err != nil || len(plan.Files[0].Problems) > 0 {
 		t.Errorf("what is managed already is refused: %v %v", plan.Files[0].Problems, err)
+	}
+}
+
+func TestTame(t *testing.T) {
+	for in, want := range map[string]string{
+		"über 1 a": "über 1 a", "a\r\nb\x1b[1mc\u2028": "a  b [1mc ", "": "",
+		strings.Repeat("ü", 2000): strings.Repeat("ü", 2000), strings.Repeat("ü", 2001): strings.Repeat("ü", 2000) + "…",
+	} {
+		if got := tame(in); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
 	}
 }

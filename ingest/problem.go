@@ -170,6 +170,22 @@ func clip(s string) string {
 	return strconv.Quote(s)
 }
 
+// tame returns what somebody else says for a message: printable, in one line,
+// and not longer than is good for one.
+func tame(s string) string {
+	const most = 2000
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if utf8.RuneCountInString(s) > most {
+		return string([]rune(s)[:most]) + "…"
+	}
+	return s
+}
+
 // printable returns a path as it is, or quoted when it would upset a terminal
 // or a line.
 func printable(path string) string {

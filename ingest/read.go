@@ -155,7 +155,7 @@ func (p Policy) refuse(r *reader, root *yaml.Node, value map[string]any, id ID, 
 		to = &reader{doc: r.doc, problems: &problems{file: r.problems.file}}
 	}
 	at := locate(root, value, cmp.Or(refusal.Field, "metadata.name"))
-	to.report(at.node(), Problem{Code: refusedByCluster, Message: fmt.Sprintf("the cluster refuses %s: %s", id, refusal.Message)})
+	to.report(at.node(), Problem{Code: refusedByCluster, Message: fmt.Sprintf("the cluster refuses %s: %s", id, tame(refusal.Message))})
 	if to != r {
 		r.problems.warnings = append(r.problems.warnings, to.problems.list...)
 	}

@@ -75,7 +75,7 @@ func (in *inquiry) note(q question, refusal *ingest.Refusal) {
 // anew; what that changes may have to be asked about in turn.
 func (in *inquiry) more(ctx context.Context, p *planned) bool {
 	f := in.fabric
-	if f.cluster == nil || in.batch.judged || f.cfg.Admission == ingest.IgnoreAdmission || !f.cluster.answers(time.Now()) {
+	if f.cluster == nil || in.batch.judged || f.cfg.Admission == ingest.IgnoreAdmission || !f.cluster.askable(time.Now()) {
 		return false
 	}
 	late, err := in.late()
@@ -129,8 +129,8 @@ func (in *inquiry) more(ctx context.Context, p *planned) bool {
 	return again
 }
 
-// remember keeps an answer, and for as long as the file that it is about lies
-// in raw/: see repository.forget.
+// remember keeps an answer, for as long as the file that it is about lies in
+// raw/: see forgetAnswers.
 func (in *inquiry) remember(q ingest.Question, o apply.Object, refusal *ingest.Refusal) {
 	this := question{q.Path, checkout.Hash(o.Digest)}
 	in.note(this, refusal)
@@ -218,8 +218,8 @@ func (f *fabric) keepAnswers(batches []batch) {
 	maps.DeleteFunc(f.answers, func(l leftover, _ answers) bool { return !there[l] })
 }
 
-// answers reports whether the cluster is expected to answer a question.
-func (c *cluster) answers(now time.Time) bool {
+// askable reports whether the cluster is expected to answer a question.
+func (c *cluster) askable(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
