@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -123,7 +124,7 @@ func (in *inquiry) more(ctx context.Context, p *planned) bool {
 			in.r.log.Debug(f.cfg.Name+"  what its cluster says against "+q.ID.String()+" may be for what comes with it", "err", r.Err)
 			continue
 		}
-		in.remember(q, r.Object, &ingest.Refusal{Text: q.Text, Field: r.Field, Message: r.Err.Error()})
+		in.remember(q, r.Object, &ingest.Refusal{Text: bytes.Clone(q.Text), Field: r.Field, Message: r.Err.Error()})
 		again = true
 	}
 	return again
