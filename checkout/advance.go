@@ -195,8 +195,7 @@ func (j *job) prepare(ctx context.Context, want func(change) bool) error {
 		}
 	}
 	if len(j.changes) > 1000 {
-		j.c.repo.remember(checkoutCacheSize)
-		defer j.c.repo.remember(cacheSize)
+		defer j.c.repo.readOnce()()
 	}
 	for i, ch := range j.changes {
 		if ch.dir != "" || ch.mode == 0 || ch.mode == ModeModule || !want(ch) || j.skips(ch) {
@@ -221,8 +220,7 @@ func (j *job) prepare(ctx context.Context, want func(change) bool) error {
 // the way of what comes.
 func (j *job) bringAll(ctx context.Context, want func(change) bool) error {
 	if len(j.changes) > 1000 {
-		j.c.repo.remember(checkoutCacheSize)
-		defer j.c.repo.remember(cacheSize)
+		defer j.c.repo.readOnce()()
 	}
 	j.plant()
 	done := 0

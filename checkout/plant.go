@@ -53,8 +53,7 @@ func (j *job) sow(ctx context.Context, want func(change) bool) error {
 	if err := os.Mkdir(bed, 0o777); err != nil {
 		return err
 	}
-	j.c.repo.remember(checkoutCacheSize)
-	defer j.c.repo.remember(cacheSize)
+	defer j.c.repo.readOnce()()
 	// Each works on a run of neighbours, which are in the same directories.
 	const run = 256
 	workers := runtime.GOMAXPROCS(0)

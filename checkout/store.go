@@ -40,7 +40,7 @@ const cacheSize = 6 << 20
 
 // A first checkout reads every file once, in another order than a pack has
 // them, so that more bases of deltas have to be at hand for a while.
-const checkoutCacheSize = 64 << 20
+const checkoutCacheSize = 48 << 20
 
 // maxObject is the largest object that is read into memory. It guards against
 // a header that lies; no fabric's file comes near.
@@ -65,6 +65,7 @@ type store struct {
 	torn    []error   // why packs that are there could not be opened
 	listed  []packDir // what packs was listed from, parallel to dirs
 	cache   objectCache
+	once    bool          // see readOnce
 	r       *bufio.Reader // to be used again, as are the following
 	zr      io.ReadCloser
 	zw      *zlib.Writer
@@ -203,7 +204,7 @@ func (s *store) load(id oid) (object, error) {
 				err = verify(id, o)
 			}
 			if err == nil {
-				s.cache.put(cacheKey{id: id}, o)
+				s.keep(id, o)
 				return o, nil
 			}
 			bad = cmp.Or(worse(bad), fmt.Errorf("object %s in %s: %w", id, p.f.Name(), err))
@@ -214,7 +215,7 @@ func (s *store) load(id oid) (object, error) {
 				err = verify(id, o)
 			}
 			if err == nil {
-				s.cache.put(cacheKey{id: id}, o)
+				s.keep(id, o)
 				return o, nil
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
@@ -236,6 +237,13 @@ func (s *store) load(id oid) (object, error) {
 		return object{}, &BrokenError{filepath.Dir(s.dirs[0]), s.torn[0].Error()}
 	}
 	return object{}, fmt.Errorf("object %s: %w", id, ErrNotFound)
+}
+
+// keep keeps an object that was read in memory.
+func (s *store) keep(id oid, o object) {
+	if !s.once {
+		s.cache.put(cacheKey{id: id}, o)
+	}
 }
 
 // worse returns err if it is of the machine: what another copy of the object
@@ -397,12 +405,17 @@ func (s *store) inflate(r io.Reader, size int64) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// remember sets the limit of what is kept in memory, in bytes.
-func (s *store) remember(limit int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cache.limit = limit
-	s.cache.shrink()
+// readOnce prepares for reading many objects, each of them once, until done is
+// called: only bases of deltas are kept, and more of them.
+func (s *store) readOnce() (done func()) {
+	set := func(once bool, limit int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.once, s.cache.limit = once, limit
+		s.cache.shrink()
+	}
+	set(true, checkoutCacheSize)
+	return func() { set(false, cacheSize) }
 }
 
 // verify checks an object that was read against its name.
