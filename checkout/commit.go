@@ -13,11 +13,12 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// A Change is what a commit does to one path: it gives it the content Data,
-// or deletes it. Deleting what is not there does nothing.
+// A Change is what a commit does to one path: it gives it the content Data, or
+// that of a Blob, or deletes it. Deleting what is not there does nothing.
 type Change struct {
 	Path   string // from the root of the repository, separated by slashes
 	Data   []byte
+	Blob   Hash // one that the repository has; in the place of Data
 	Delete bool
 }
 
@@ -59,8 +60,14 @@ func (s *store) writeCommit(parent Hash, changes []Change, author, committer Sig
 			return "", &UnsafePathError{ch.Path, why}
 		}
 		e := edit{path: ch.Path, remove: ch.Delete}
-		if !ch.Delete {
+		switch {
+		case ch.Delete:
+		case ch.Blob == "":
 			e.blob = b.add(plumbing.BlobObject, ch.Data)
+		case !s.has(ch.Blob.id()):
+			return "", fmt.Errorf("blob %s for %s: %w", ch.Blob, ch.Path, ErrNotFound)
+		default:
+			e.blob = ch.Blob.id()
 		}
 		edits = append(edits, e)
 	}

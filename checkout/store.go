@@ -376,16 +376,7 @@ func (s *store) inflate(r io.Reader, size int64) ([]byte, error) {
 	if size > maxObject {
 		return nil, fmt.Errorf("an object of %d bytes is too large", size)
 	}
-	var err error
-	if s.zr == nil {
-		s.zr, err = zlib.NewReader(r)
-	} else {
-		err = s.zr.(zlib.Resetter).Reset(r, nil)
-	}
-	if err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
+	if err := s.resetInflater(r); err != nil {
 		return nil, err
 	}
 	var buf bytes.Buffer
@@ -403,6 +394,19 @@ func (s *store) inflate(r io.Reader, size int64) ([]byte, error) {
 		return nil, fmt.Errorf("%d bytes instead of %d", n, size)
 	}
 	return buf.Bytes(), nil
+}
+
+// resetInflater lets s.zr read the zlib stream of r.
+func (s *store) resetInflater(r io.Reader) (err error) {
+	if s.zr == nil {
+		s.zr, err = zlib.NewReader(r)
+	} else {
+		err = s.zr.(zlib.Resetter).Reset(r, nil)
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // readOnce prepares for reading many objects, each of them once, until done is

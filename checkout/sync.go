@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	gitobject "github.com/go-git/go-git/v5/plumbing/object"
 )
@@ -220,7 +221,8 @@ func (c *Clone) push(ctx context.Context) error {
 // newObjects lists what is to be sent to somebody who has all of the commit
 // have (or nothing, if it is the zero oid) so that they have all of want. It
 // compares each commit with its first parent, so that its cost follows what
-// was changed. An object that have holds in another place may be listed.
+// was changed. An object that have holds in another place may be listed, unless
+// that is where one of the commits took it from.
 func (s *store) newObjects(have, want oid) ([]packObject, error) {
 	commits, err := s.between(have, want)
 	if err != nil {
@@ -245,9 +247,13 @@ func (s *store) newObjects(have, want oid) ([]packObject, error) {
 		if c.TreeHash == before || !add(c.TreeHash, before) {
 			continue
 		}
+		// What only moved is not new: the tree before had it elsewhere.
+		added := len(out)
+		had := make(map[oid]bool)
 		err = s.diff(before, c.TreeHash, "", func(path string, old, new treeEntry) (bool, error) {
+			had[old.id] = true
 			if new.mode == 0 || new.mode == ModeModule || new.id == old.id {
-				return false, nil
+				return new.mode == 0, nil
 			}
 			base := oid{}
 			if old.mode == new.mode {
@@ -258,6 +264,7 @@ func (s *store) newObjects(have, want oid) ([]packObject, error) {
 		if err != nil {
 			return nil, err
 		}
+		out = append(out[:added], slices.DeleteFunc(out[added:], func(o packObject) bool { return had[o.id] })...)
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"path"
@@ -33,7 +34,7 @@ func (r *repository) recordRefused(work []planned, rep *report) error {
 				Cycle: rep.Cycle, Fabric: p.fabric.cfg.Name, Step: journal.StepIngest,
 				File: &journal.File{
 					Path: p.fabric.rawPath(in.Path), Blob: string(in.blob), Origin: journal.Dropped,
-					Owner: in.author.Name, Size: int64(len(in.Data)), Outcome: outcome, PartOf: string(in.whole),
+					Owner: in.author.Name, Size: in.size(), Outcome: outcome, PartOf: string(in.whole),
 				},
 				Problems: problems(p.plan.Files[j].Problems),
 			}
@@ -316,7 +317,7 @@ func (r *repository) keptAt(f *fabric, c checkout.Commit, raw checkout.Hash) (ke
 // in one record, or in one for each of its two parts. The commit says whether it
 // was rejected, and why; what it holds is read again by the same rules.
 func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, parent checkout.Hash, d checkout.Diff, managed map[string]checkout.Diff, only map[string]bool) ([]journal.Record, error) {
-	data, err := r.clone.Blob(d.Old)
+	size, err := r.clone.BlobSize(d.Old)
 	if err != nil {
 		return nil, err
 	}
@@ -329,18 +330,19 @@ func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, paren
 		Cycle: cycle, Fabric: f.cfg.Name, Step: journal.StepIngest, To: string(c.Hash),
 		File: &journal.File{
 			Path: d.Path, Blob: string(d.Old), Origin: journal.Pulled, Owner: by.Author.Name,
-			Commit: string(by.Hash), Size: int64(len(data)), Outcome: journal.Ingested, PartOf: string(partsIn(c)[d.Path]),
+			Commit: string(by.Hash), Size: size, Outcome: journal.Ingested, PartOf: string(partsIn(c)[d.Path]),
 		},
 	}
 	if stepOf(by) == stepDrop {
 		rec.File.Origin = journal.Dropped
+		rec.File.PartOf = cmp.Or(rec.File.PartOf, string(partsIn(by)[d.Path]))
 	}
-	rejected := func(blob checkout.Hash, data []byte, kept string, why []ingest.Problem) journal.Record {
+	rejected := func(blob checkout.Hash, size int64, kept string, why []ingest.Problem) journal.Record {
 		left, file := rec, *rec.File
 		left.Step, left.File, left.Problems = journal.StepReject, &file, problems(why)
 		file.Outcome, file.Kept = journal.Rejected, kept
 		if blob != d.Old {
-			file.Blob, file.Size, file.PartOf = string(blob), int64(len(data)), string(d.Old)
+			file.Blob, file.Size, file.PartOf = string(blob), size, string(d.Old)
 		}
 		return left
 	}
@@ -348,22 +350,25 @@ func (r *repository) rawBecame(cycle string, f *fabric, c checkout.Commit, paren
 	if err != nil {
 		return nil, err
 	}
-	raw, rest := ingest.File{Path: below(d.Path, f.cfg.raw()), Data: data}, []byte(nil)
+	if kept.kept != "" && kept.blob == d.Old {
+		return []journal.Record{rejected(d.Old, size, kept.kept, kept.why)}, nil // it may be too large to be read
+	}
+	raw, err := r.clone.Blob(d.Old)
+	if err != nil {
+		return nil, err
+	}
+	var rest []byte
 	var recs []journal.Record
-	switch {
-	case kept.kept == "":
-	case kept.blob == d.Old:
-		return []journal.Record{rejected(d.Old, data, kept.kept, kept.why)}, nil
-	default:
+	if kept.kept != "" {
 		if rest, err = r.clone.Blob(kept.blob); err != nil {
 			return nil, err
 		}
-		recs = append(recs, rejected(kept.blob, rest, kept.kept, kept.why))
+		recs = append(recs, rejected(kept.blob, int64(len(rest)), kept.kept, kept.why))
 	}
-	v := f.policy().ReadTaken(raw, rest)
+	v := f.policy().ReadTaken(ingest.File{Path: below(d.Path, f.cfg.raw()), Data: raw}, rest)
 	if len(v.Problems) > 0 {
 		// Only commits of hhwatchd before 0.2 do not name what they rejected.
-		return []journal.Record{rejected(d.Old, data, path.Join(f.cfg.unmanaged(), v.File), v.Problems)}, nil
+		return []journal.Record{rejected(d.Old, size, path.Join(f.cfg.unmanaged(), v.File), v.Problems)}, nil
 	}
 	for _, o := range v.Objects {
 		p := path.Join(f.cfg.Path, o.Path)

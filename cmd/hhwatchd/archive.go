@@ -220,7 +220,10 @@ func (r *repository) reject(p *planned, j int, fr *fabricReport) bool {
 	dst := r.onDisk(p.kept[j])
 	var err error
 	if in.disk == nil || in.whole != "" {
-		err = durable.WriteFile(dst, in.Data, 0o664)
+		var data []byte
+		if data, err = r.content(in); err == nil {
+			err = durable.WriteFile(dst, data, 0o664)
+		}
 	} else {
 		err = in.disk.Move(dst)
 	}

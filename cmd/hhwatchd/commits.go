@@ -133,7 +133,11 @@ func (r *repository) leaveOut(p *planned, in input, why error, rep *report) erro
 	if err := durable.WriteFile(dst+reasonSuffix, []byte(reason), 0o664); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(dst, in.Data, 0o664); err != nil {
+	data, err := r.content(in)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(dst, data, 0o664); err != nil {
 		return err
 	}
 	fr.Files = append(fr.Files, fileReport{Path: in.Path, Origin: p.origin, Owner: in.author.Name, Outcome: journal.Rejected, Kept: kept})
@@ -141,7 +145,7 @@ func (r *repository) leaveOut(p *planned, in input, why error, rep *report) erro
 		Cycle: rep.Cycle, Fabric: p.fabric.cfg.Name, Step: journal.StepReject, Note: why.Error(),
 		File: &journal.File{
 			Path: p.fabric.rawPath(in.Path), Blob: string(in.blob), Origin: p.origin, Owner: in.author.Name,
-			Size: int64(len(in.Data)), Outcome: journal.Rejected, Kept: kept,
+			Size: in.size(), Outcome: journal.Rejected, Kept: kept,
 		},
 	})
 }
@@ -201,8 +205,11 @@ func (r *repository) commitBatch(tip checkout.Hash, p *planned, rep *report) (_ 
 			if err != nil {
 				return "", err
 			}
-			changes = append(changes,
-				checkout.Change{Path: kept, Data: in.Data},
+			file := checkout.Change{Path: kept, Blob: in.blob} // which was perhaps not read
+			if in.whole != "" {
+				file = checkout.Change{Path: kept, Data: in.Data}
+			}
+			changes = append(changes, file,
 				checkout.Change{Path: kept + reasonSuffix, Data: ingest.Reason(p.plan.Files[i].Verdict)})
 			fmt.Fprintf(&rejected, "%s: %s\n", trailerKept, quotePath(kept))
 			if in.whole != "" {

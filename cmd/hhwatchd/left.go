@@ -134,10 +134,14 @@ func (r *repository) splitLeft(f *fabric, dropped batch, b base, fr *fabricRepor
 }
 
 // committed reports whether a raw file that was committed still is: the remote
-// can have gone on without that commit, or the clone had to be made anew.
+// can have gone on without that commit, or the clone had to be made anew. Then
+// the file may be in raw/ of the tip, still to be taken in.
 func (r *repository) committed(f *fabric, p string, blob checkout.Hash, b base) (bool, error) {
 	if b.saysAgain(f, p, blob) {
 		return true, nil
+	}
+	if now, ok, err := r.clone.Lookup(b.tip, f.rawPath(p)); err != nil || ok && now == blob {
+		return ok, err
 	}
 	commit, err := r.archived(f, blob, b.tip)
 	return commit != "", err

@@ -44,16 +44,41 @@ type input struct {
 // part is the input with some of its documents only.
 func (in input) part(data []byte) input {
 	in.whole = cmp.Or(in.whole, in.blob)
-	in.File.Data, in.blob = data, checkout.BlobHash(data)
+	in.File.Data, in.File.Size, in.blob = data, 0, checkout.BlobHash(data)
 	return in
 }
 
+// size is how many bytes the file has, whether they were read or not.
+func (in input) size() int64 { return max(in.Size, int64(len(in.Data))) }
+
+// rawFile reads a raw file that git has, unless it has more bytes than
+// limits.file.
+func (r *repository) rawFile(name string, blob checkout.Hash) (ingest.File, error) {
+	f := ingest.File{Path: name}
+	var err error
+	if f.Size, err = r.clone.BlobSize(blob); err == nil && f.Size <= int64(r.limits.File) {
+		f.Data, err = r.clone.Blob(blob)
+	}
+	return f, err
+}
+
+// content returns what a rejected drop holds, also where it was not read
+// because it is too large.
+func (r *repository) content(in input) ([]byte, error) {
+	if in.disk == nil && in.size() > int64(len(in.Data)) {
+		return r.clone.Blob(in.blob)
+	}
+	return in.Data, nil
+}
+
 // deliveries reads the batches back from commits that were never pushed: the
-// raw files are in those that record them as dropped. Files that were pulled
+// raw files are in those that record them as dropped. Each batch has no more of
+// them than limits.cycle lets one cycle take. Files that were pulled
 // need no such care, the remote has them. A commit that is not hhwatchd's is
 // returned as foreign.
 func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, foreign []checkout.Commit, err error) {
 	var open *batch
+	total := 0 // bytes in it
 	for _, c := range commits {
 		switch stepOf(c) {
 		case stepDrop:
@@ -64,7 +89,7 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 			}
 			if open == nil || open.fabric != f {
 				batches = append(batches, batch{fabric: f, origin: journal.Dropped, judged: true})
-				open = &batches[len(batches)-1]
+				open, total = &batches[len(batches)-1], 0
 			}
 			diff, err := r.clone.Diff(first(c.Parents), c.Hash, "")
 			if err != nil {
@@ -80,12 +105,16 @@ func (r *repository) deliveries(commits []checkout.Commit) (batches []batch, for
 				if d.New == "" {
 					continue
 				}
-				data, err := r.clone.Blob(d.New)
+				file, err := r.rawFile(belowRaw(d.Path, f.cfg.raw()), d.New)
 				if err != nil {
 					return nil, nil, err
 				}
+				if total += len(file.Data); len(open.inputs) > 0 && total > int(r.limits.Cycle) {
+					batches = append(batches, batch{fabric: f, origin: journal.Dropped, judged: true})
+					open, total = &batches[len(batches)-1], len(file.Data)
+				}
 				open.inputs = append(open.inputs, input{
-					File:   ingest.File{Path: belowRaw(d.Path, f.cfg.raw()), Data: data},
+					File:   file,
 					blob:   d.New,
 					author: c.Author,
 					whole:  partsIn(c)[d.Path],
@@ -306,16 +335,16 @@ func (r *repository) discoverTree(f *fabric, tip checkout.Hash, fr *fabricReport
 	}
 	total := 0
 	for i, p := range paths {
-		data, err := r.clone.Blob(blobs[p])
+		file, err := r.rawFile(below(p, f.cfg.raw()), blobs[p])
 		if err != nil {
 			return b, err
 		}
-		if total += len(data); i > 0 && total > int(r.limits.Cycle) {
+		if total += len(file.Data); i > 0 && total > int(r.limits.Cycle) {
 			fr.Deferred = len(paths) - i
 			break
 		}
 		b.inputs = append(b.inputs, input{
-			File:   ingest.File{Path: below(p, f.cfg.raw()), Data: data},
+			File:   file,
 			blob:   blobs[p],
 			author: commits[p].Author,
 		})

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/hhwatchd/hhwatchd/checkout"
+	"github.com/hhwatchd/hhwatchd/ingest"
 	"github.com/hhwatchd/hhwatchd/journal"
 )
 
@@ -238,7 +239,8 @@ func (s *salvage) again(tip, h checkout.Hash) (checkout.Hash, error) {
 		}
 		for _, k := range known {
 			who := checkout.Signature{Name: k.File.Owner, Email: k.File.Owner + "@localhost", When: k.Time}
-			if tip, err = s.drop(tip, k.Fabric, k.File.Path, checkout.Hash(k.File.Blob), who, known); err != nil {
+			of := input{blob: checkout.Hash(k.File.Blob), whole: checkout.Hash(k.File.PartOf), author: who}
+			if tip, err = s.drop(tip, k.Fabric, k.File.Path, of, known); err != nil {
 				return "", err
 			}
 		}
@@ -252,37 +254,40 @@ func (s *salvage) again(tip, h checkout.Hash) (checkout.Hash, error) {
 		s.lost("the commit %s by %s: %s", h, c.Author.Name, firstLine(c.Message))
 		return tip, nil
 	}
-	blobs := c.Trailer(trailerBlob)
+	blobs, parts := c.Trailer(trailerBlob), partsIn(c)
 	for i, name := range c.Trailer(trailerFile) {
 		if i >= len(blobs) {
 			break
 		}
-		if tip, err = s.drop(tip, first(c.Trailer(trailerFabric)), unquotePath(name), checkout.Hash(blobs[i]), c.Author, known); err != nil {
+		name = unquotePath(name)
+		of := input{blob: checkout.Hash(blobs[i]), whole: parts[name], author: c.Author}
+		if tip, err = s.drop(tip, first(c.Trailer(trailerFabric)), name, of, known); err != nil {
 			return "", err
 		}
 	}
 	return tip, nil
 }
 
-// drop commits one raw file as it was dropped. If its bytes are gone, the
-// managed files that the journal knows to have come of it are taken, as far
-// as they are still what the fabric should hold.
-func (s *salvage) drop(tip checkout.Hash, fabric, name string, blob checkout.Hash, who checkout.Signature, known []journal.Record) (checkout.Hash, error) {
+// drop commits one raw file, or the part of one, as it was dropped. If its
+// bytes are gone, the managed files that the journal knows to have come of it
+// are taken, as far as they are still what the fabric should hold.
+func (s *salvage) drop(tip checkout.Hash, fabric, name string, in input, known []journal.Record) (checkout.Hash, error) {
 	f := s.r.fabricNamed(fabric)
 	if f == nil {
 		s.lost("%s of the fabric %s, which is configured no more", name, fabric)
 		return tip, nil
 	}
-	data, err := s.old.Blob(blob)
+	data, err := s.old.Blob(in.blob)
 	if err == nil {
-		return s.commit(tip, f, name, data, who)
+		in.Data = data
+		return s.commit(tip, f, name, in)
 	}
 	if !checkout.Lost(err) {
 		return "", err
 	}
-	i := slices.IndexFunc(known, func(k journal.Record) bool { return k.File.Path == name && k.File.Blob == string(blob) })
+	i := slices.IndexFunc(known, func(k journal.Record) bool { return k.File.Path == name && k.File.Blob == string(in.blob) })
 	if i < 0 || len(known[i].Objects) == 0 {
-		s.lost("%s, dropped by %s (its bytes are the blob %s)", name, who.Name, blob)
+		s.lost("%s, dropped by %s (its bytes are the blob %s)", name, in.author.Name, in.blob)
 		return tip, nil
 	}
 	for _, o := range known[i].Objects {
@@ -298,10 +303,10 @@ func (s *salvage) drop(tip checkout.Hash, fabric, name string, blob checkout.Has
 			return "", err
 		}
 		if data == nil {
-			s.lost("%s of %s, dropped by %s", o.Key(), name, who.Name)
+			s.lost("%s of %s, dropped by %s", o.Key(), name, in.author.Name)
 			continue
 		}
-		if tip, err = s.commit(tip, f, f.rawPath(path.Base(o.Path)), data, who); err != nil {
+		if tip, err = s.commit(tip, f, f.rawPath(path.Base(o.Path)), input{File: ingest.File{Data: data}, blob: checkout.Hash(o.Blob), author: in.author}); err != nil {
 			return "", err
 		}
 	}
@@ -324,29 +329,29 @@ func (s *salvage) managed(o journal.Object) ([]byte, error) {
 
 // commit makes a commit like that of a drop. A name that an earlier one has is
 // numbered, so that both are read, in their order.
-func (s *salvage) commit(tip checkout.Hash, f *fabric, name string, data []byte, who checkout.Signature) (checkout.Hash, error) {
+func (s *salvage) commit(tip checkout.Hash, f *fabric, name string, in input) (checkout.Hash, error) {
 	to := name
 	for n := 1; ; n++ {
 		if blob, taken, err := s.new.Lookup(tip, to); err != nil {
 			return "", err
 		} else if !taken {
 			break
-		} else if blob == checkout.BlobHash(data) {
+		} else if blob == in.blob {
 			return tip, nil
 		}
 		to = numbered(name, n)
 	}
-	in := []input{{blob: checkout.BlobHash(data)}}
-	in[0].Path = below(to, f.cfg.raw())
-	subject := fmt.Sprintf("Drop %s for %s", fileNames(in), f.cfg.Name)
-	message := s.r.message(subject, stepDrop, newCycleID(), f, in)
-	h, err := s.new.WriteCommit(tip, []checkout.Change{{Path: to, Data: data}}, who, s.r.author(), message)
+	in.Path = below(to, f.cfg.raw())
+	files := []input{in}
+	subject := fmt.Sprintf("Drop %s for %s", fileNames(files), f.cfg.Name)
+	message := s.r.message(subject, stepDrop, newCycleID(), f, files)
+	h, err := s.new.WriteCommit(tip, []checkout.Change{{Path: to, Data: in.Data}}, in.author, s.r.author(), message)
 	if filesFault(err) {
-		s.lost("%s, dropped by %s: %v", name, who.Name, err)
+		s.lost("%s, dropped by %s: %v", name, in.author.Name, err)
 		return tip, nil
 	}
 	if err == nil {
-		s.did.Files = append(s.did.Files, in[0].Path)
+		s.did.Files = append(s.did.Files, in.Path)
 	}
 	return h, err
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,4 +85,52 @@ func TestPartial(t *testing.T) {
 	})
 	w.must("journal", "verify")
 	w.clean()
+}
+
+// A part that was not pushed stays known as one when the clone is made again: the
+// file of which it is, if a crash left it in raw/, is not said once more as a
+// whole, over what was said since.
+func TestPartialBroken(t *testing.T) {
+	for name, damaged := range map[string]string{"of the commit the journal tells": "main~3", "its trailers tell": "main~3^{tree}"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{partial: true})
+			w.push("README", "a repository\n")
+			w.start()
+			w.git.Fail(503)
+			mixed := vpc("vpc-1", 1001) + "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: hunter2\n---\n" + vpc("vpc-2", 1002)
+			drop := func(name, text string, commits int) {
+				w.drop("fabric-1", name, text)
+				w.eventually("commits of "+name, func() error {
+					if n := strings.Count(w.history(), "made 2 commits"); n != commits {
+						return fmt.Errorf("the journal knows of %d drops", n)
+					}
+					return nil
+				})
+			}
+			drop("mixed.yaml", mixed, 1)
+			drop("newer.yaml", vpc("vpc-1", 2001), 2)
+			w.stop()
+			w.half(filepath.Join(w.clone(), ".git"), damaged)
+			w.drop("fabric-1", "mixed.yaml", mixed)
+			w.git.Clear()
+			w.start()
+			w.hh("sync")
+			w.pushed("fabric-1", "vpcs/vpc-2.yaml")
+			w.wantManaged("fabric-1", map[string]string{"vpcs/vpc-1.yaml": vpc("vpc-1", 2001), "vpcs/vpc-2.yaml": vpc("vpc-2", 1002)})
+			if history := w.history(); strings.Contains(history, "ingested raw/mixed.yaml") || strings.Count(history, "ingested a part of raw/mixed.yaml") != 2 {
+				t.Errorf("the history says:\n%s", history)
+			}
+			if log := w.remote("log", "-p", "main"); !strings.Contains(log, "Part-Of: ") || strings.Contains(log, "hunter2") {
+				t.Errorf("the commits say:\n%s", log)
+			}
+			if got, err := os.ReadFile(w.unmanaged("mixed.yaml")); err != nil || !strings.Contains(string(got), "hunter2") || strings.Contains(string(got), "VPC") {
+				t.Errorf("what is left of it is %q, %v", got, err)
+			}
+			if entries, err := os.ReadDir(w.raw("fabric-1")); err != nil || len(entries) > 0 {
+				t.Errorf("raw/ holds %v, %v", entries, err)
+			}
+			w.clean()
+		})
+	}
 }
