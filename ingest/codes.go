@@ -365,7 +365,7 @@ var table = map[string]page{
 	refusedByCluster: {
 		"The fabric's cluster refuses the object",
 		"Before anything is committed, the fabric's API server was asked by a dry run of applying the object, and refused it: an admission webhook (Hedgehog's own, or another one), a ValidatingAdmissionPolicy, or the validation of its kind. The message is in the server's own words. It is asked only about objects of which it can judge while it does not have the others of the delivery, and only what it says of the object counts: where it is away, slow or lacks a right, the file goes on, and applying it tells. What was refused is not asked about again by itself. The key admission of a fabric in the config turns that into a warning, or off.",
-		"change the object as the message says, or in the cluster what it is about; then drop the file again",
+		"change the object as the message says, or put right in the cluster what it is about, and drop the file again",
 	},
 }
 

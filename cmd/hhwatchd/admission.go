@@ -237,13 +237,13 @@ func (c *cluster) askable(now time.Time) bool {
 func (c *cluster) unheard(err error, silent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.status.Unheard = ""
+	c.status.Unheard, c.status.UnheardAt = "", time.Time{}
 	if c.silent = (time.Time{}); silent {
 		c.silent = time.Now()
 		c.ail()
 	}
 	if err != nil {
-		c.status.Unheard = err.Error()
+		c.status.Unheard, c.status.UnheardAt = err.Error(), time.Now()
 		c.repo.log.Debug(c.fabric.cfg.Name+"  its cluster gives no verdict before it is applied", "err", err)
 	}
 }

@@ -557,7 +557,8 @@ func (c *cluster) fill(fs *fabricStatus) {
 		fs.Cluster = cmp.Or(c.fabric.cfg.Cluster.Kubeconfig, "in-cluster")
 	}
 	fs.Commit, fs.Failed, fs.Held = c.status.Commit, c.status.Failed, c.status.Held
-	fs.Drifts, fs.Unwatched, fs.Unheard = c.status.Drifts, c.status.Unwatched, c.status.Unheard
+	fs.Drifts, fs.Unwatched = c.status.Drifts, c.status.Unwatched
+	fs.Unheard, fs.UnheardAt = c.status.Unheard, c.status.UnheardAt
 	fs.Repaired, fs.RepairAt = c.status.Repaired, c.status.RepairAt
 	fs.Deleting, fs.Ahead = c.status.Deleting, c.status.Ahead
 	fs.Down, fs.DownSince, fs.Tries, fs.Next = c.status.Down, c.status.DownSince, c.status.Tries, c.status.Next

@@ -255,8 +255,8 @@ func printStatus(w io.Writer, s statusDoc, now time.Time) {
 			if f.Unchecked != "" {
 				fmt.Fprintf(w, "            schemas: %s\n", f.Unchecked)
 			}
-			if f.Unheard != "" && f.Down == "" {
-				fmt.Fprintf(w, "            admission: not all objects were judged before they were committed: %s\n", f.Unheard)
+			if f.Unheard != "" && f.Down == "" && now.Sub(f.UnheardAt) < 24*time.Hour {
+				fmt.Fprintf(w, "            admission: not all objects were judged before they were committed, %s: %s\n", ago(f.UnheardAt), f.Unheard)
 			}
 			for _, s := range few(f.Skipped) {
 				fmt.Fprintf(w, "            LEFT ALONE in raw/: %s\n", s)

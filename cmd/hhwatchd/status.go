@@ -50,6 +50,7 @@ type fabricStatus struct {
 	RepairAt  time.Time `json:"repairAt,omitzero"`   // when that was
 	Unwatched string    `json:"unwatched,omitempty"` // why its cluster cannot be watched
 	Unheard   string    `json:"unheard,omitempty"`   // why its cluster gave no verdict when it was asked last what it would refuse
+	UnheardAt time.Time `json:"unheardAt,omitzero"`  // when that was
 	Held      string    `json:"held,omitempty"`
 	Deleting  []string  `json:"deleting,omitempty"`  // what a prune waits for
 	Ahead     bool      `json:"ahead,omitempty"`     // Commit is not on the remote yet
