@@ -271,13 +271,13 @@ var table = map[string]page{
 
 	groupNotAllowed: {
 		"The API group is not allowed",
-		"A fabric accepts the kinds that people write for Hedgehog: those of its groups wiring, vpc and gateway.githedgehog.com.",
-		"use one of the allowed groups",
+		"A fabric accepts the kinds that people write for Hedgehog: those of its groups wiring, vpc and gateway.githedgehog.com, and those that kinds in the fabric's config adds.",
+		"use one of the allowed groups, or add the kind to kinds in the fabric's config",
 	},
 	kindNotAllowed: {
 		"The kind is not allowed",
-		"The API group is allowed, but not this kind of it. Kinds are written in CamelCase and in the singular, as in VPCAttachment.",
-		"use one of the allowed kinds",
+		"The API group is allowed, but not this kind of it. Kinds are written in CamelCase and in the singular, as in VPCAttachment. Others than Hedgehog's are added by kinds in the fabric's config.",
+		"use one of the allowed kinds, or add this one to kinds in the fabric's config",
 	},
 	notServed: {
 		"The version is not served",

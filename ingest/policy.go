@@ -188,13 +188,13 @@ func (p Policy) allow(group, version, kind string) (Kind, *fault) {
 		f := &fault{at: "apiVersion", code: groupNotAllowed,
 			message: fmt.Sprintf("objects of %s are not allowed in this fabric", groupName(group))}
 		if len(p.Kinds) > 0 {
-			f.hint = "use one of the allowed groups (" + p.groups() + ")"
+			f.hint = "use one of the allowed groups (" + p.groups() + "), or add the kind to kinds in the fabric's config"
 		}
 		return Kind{}, f
 	}
 	f := &fault{at: "kind", code: kindNotAllowed,
 		message: fmt.Sprintf("kind %s of %s is not allowed in this fabric", clip(kind), groupName(group)),
-		hint:    "use one of " + p.kindsOf(group)}
+		hint:    "use one of " + p.kindsOf(group) + ", or add the kind to kinds in the fabric's config"}
 	if near != "" {
 		f.hint = "write kind: " + near
 	}
