@@ -23,6 +23,9 @@ import (
 // moves, what a crash leaves in the staging directory goes, and a directory that
 // somebody made in the meantime is not replaced: then its files go the ordinary
 // way.
+//
+// A clone that was just made is mostly brought in order before it is brought
+// anywhere: a first checkout is what Restore does as well as Advance.
 
 // seedbed is the directory in the staging directory in which such directories
 // are made.
@@ -38,11 +41,11 @@ func (j *job) sow(ctx context.Context, want func(change) bool) error {
 		if ch.mode == 0 || ch.mode == ModeModule || ch.left || !want(*ch) || !j.cone.has(ch.path) {
 			continue
 		}
-		var err error
-		if ch.dir, err = j.lacks(ch.path, there); err != nil {
-			return err
-		}
-		if ch.dir != "" {
+		// What cannot be looked at is for place to report. Below Inputs a
+		// directory has to inherit the rights that its parent gives to those who
+		// drop files (a default ACL, acl(5)), so it is made where it belongs.
+		if dir, err := j.lacks(ch.path, there); err == nil && dir != "" && !j.c.isInput(dir) {
+			ch.dir = dir
 			files = append(files, ch)
 		}
 	}

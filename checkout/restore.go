@@ -51,12 +51,24 @@ func (c *Clone) restore(ctx context.Context, dirs []string) (_ []Aside, err erro
 	inside := func(path string) bool {
 		return slices.ContainsFunc(dirs, func(dir string) bool { return below(path, dir) })
 	}
-	if err := j.depart(head); err != nil {
-		return nil, err
-	}
 	// First where the index itself is not as the branch. A fresh index has to
 	// have all of it: what it lacked would be taken for staged deletions later.
 	wanted := func(ch change) bool { return j.fresh || inside(ch.path) || c.rebooted && j.undone(ch.path) }
+	if j.fresh {
+		// A first checkout, or one that a crash stopped: see sow. The other
+		// files may be there already, and are not prepared.
+		if err := j.sow(ctx, wanted); err != nil {
+			return nil, err
+		}
+	}
+	if err := j.depart(head); err != nil {
+		return nil, err
+	}
+	if j.sown > 0 {
+		if err := c.repo.sync(); err != nil {
+			return nil, err
+		}
+	}
 	if err := j.bringAll(ctx, wanted); err != nil {
 		return j.asides, err
 	}
