@@ -187,7 +187,7 @@ func (j *job) end() error {
 func (c *Clone) indexPath() string { return filepath.Join(c.repo.dir, "index") }
 
 // prepare makes the files of the changes that want chooses, without putting
-// them into their places. What cannot be read is for place to report.
+// them into their places. What cannot be read or made is for place to report.
 func (j *job) prepare(ctx context.Context, want func(change) bool) error {
 	if j.fresh {
 		if err := j.sow(ctx, want); err != nil {
@@ -208,7 +208,7 @@ func (j *job) prepare(ctx context.Context, want func(change) bool) error {
 		if err != nil {
 			continue
 		}
-		if err := j.c.work.prepare(ch.path, ch.mode, data); err != nil {
+		if err := j.c.work.prepare(ch.path, ch.mode, data); err != nil && !noLink(ch.mode, err) {
 			return fmt.Errorf("preparing %s: %w", ch.path, err)
 		}
 	}

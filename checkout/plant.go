@@ -111,8 +111,8 @@ func (j *job) lacks(path string, there map[string]bool) (string, error) {
 	return "", nil
 }
 
-// sowFiles makes the files below the root of w. What cannot be read is for
-// place to report.
+// sowFiles makes the files below the root of w. What cannot be read or made is
+// for place to report.
 func (c *Clone) sowFiles(w *worktree, files []*change) error {
 	for _, ch := range files {
 		data, err := c.repo.typed(ch.id, plumbing.BlobObject)
@@ -120,7 +120,9 @@ func (c *Clone) sowFiles(w *worktree, files []*change) error {
 			ch.dir = ""
 			continue
 		}
-		if ch.made, err = w.sow(ch.path, ch.mode, data); err != nil {
+		if ch.made, err = w.sow(ch.path, ch.mode, data); noLink(ch.mode, err) {
+			ch.dir, ch.made = "", fileStat{}
+		} else if err != nil {
 			return fmt.Errorf("preparing %s: %w", ch.path, err)
 		}
 	}

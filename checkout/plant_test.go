@@ -214,3 +214,35 @@ func TestFirstCheckoutCrash(t *testing.T) {
 		t.Errorf("left in the staging directory: %v", left)
 	}
 }
+
+// TestImpossibleLinks: a link that no system can make holds up nothing else.
+func TestImpossibleLinks(t *testing.T) {
+	t.Parallel()
+	for how, checkOut := range checkOuts {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.personPushes(map[string]string{"a/f": "1", "g": "1"})
+			pushLinks := func(dir string) {
+				for i, target := range []string{"", "a\x00b", strings.Repeat("x", 5000)} {
+					blob := gitIn(t, w.desk(), target, "hash-object", "-w", "--stdin")
+					git(t, w.desk(), "update-index", "--add", "--cacheinfo", fmt.Sprintf("120000,%s,%s%d", blob, dir, i))
+				}
+				git(t, w.desk(), "commit", "-qm", "x")
+				git(t, w.desk(), "push", "-q", "origin", "HEAD:main")
+			}
+			pushLinks("a/")
+			c := w.open()
+			if _, err := checkOut(w, c); err == nil {
+				t.Error("no word of the links")
+			}
+			w.has(map[string]string{"a/f": "1", "g": "1"})
+			w.personPushes(map[string]string{"g": "2"})
+			pushLinks("")
+			if _, err := c.Advance(w.ctx(), w.fetch(c)); err == nil {
+				t.Error("no word of the links")
+			}
+			w.has(map[string]string{"a/f": "1", "g": "2"})
+		})
+	}
+}

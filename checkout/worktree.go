@@ -329,6 +329,12 @@ func (w *worktree) create(dir string, mode Mode, data []byte, sync bool) (name s
 	}
 }
 
+// noLink reports whether err says that there cannot be a link with such a target:
+// an empty or very long one, or one with a NUL, which git may hold.
+func noLink(mode Mode, err error) bool {
+	return mode == ModeLink && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EINVAL))
+}
+
 // content reads a file or link of ours as git has it.
 func content(name string) ([]byte, error) {
 	if to, err := os.Readlink(name); err == nil {

@@ -76,7 +76,7 @@ func (in *inquiry) note(q question, refusal *ingest.Refusal) {
 // anew; what that changes may have to be asked about in turn.
 func (in *inquiry) more(ctx context.Context, p *planned) bool {
 	f := in.fabric
-	if f.cluster == nil || in.batch.judged || f.cfg.Admission == ingest.IgnoreAdmission || !f.cluster.askable(time.Now()) {
+	if f.cluster == nil || in.batch.judged || f.cfg.Admission == ingest.IgnoreAdmission || !f.cluster.askable(time.Now(), in.r.book.inventory().Applied(f.cfg.Name) != "") {
 		return false
 	}
 	late, err := in.late()
@@ -219,12 +219,14 @@ func (f *fabric) keepAnswers(batches []batch) {
 	maps.DeleteFunc(f.answers, func(l leftover, _ answers) bool { return !there[l] })
 }
 
-// askable reports whether the cluster is expected to answer a question.
-func (c *cluster) askable(now time.Time) bool {
+// askable reports whether the cluster is expected to answer a question, and to
+// have what the journal says. Where something was applied, by an earlier run, it
+// has to have been gone through since the start: it may be another one by now.
+func (c *cluster) askable(now time.Time, applied bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.status.Down != "":
+	case c.status.Down != "", applied && c.met.IsZero():
 		return false
 	case c.health.Error != "" && !c.health.Checked.Before(c.met):
 		return false
